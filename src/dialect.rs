@@ -1,0 +1,128 @@
+//! Which LLM API a request is, told from its path, and what that API requires.
+
+/// An LLM API's wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI chat completions.
+    OpenAiChat,
+    /// OpenAI (legacy) completions.
+    OpenAiCompletions,
+    /// OpenAI embeddings.
+    OpenAiEmbeddings,
+    /// OpenAI responses.
+    OpenAiResponses,
+    /// Anthropic messages.
+    AnthropicMessages,
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Dialect; 5] = [
+        Dialect::OpenAiChat,
+        Dialect::OpenAiCompletions,
+        Dialect::OpenAiEmbeddings,
+        Dialect::OpenAiResponses,
+        Dialect::AnthropicMessages,
+    ];
+
+    /// The API's canonical path, which is its name in the Optimizer Protocol.
+    pub const fn endpoint(self) -> &'static str {
+        match self {
+            Dialect::OpenAiChat => "/v1/chat/completions",
+            Dialect::OpenAiCompletions => "/v1/completions",
+            Dialect::OpenAiEmbeddings => "/v1/embeddings",
+            Dialect::OpenAiResponses => "/v1/responses",
+            Dialect::AnthropicMessages => "/v1/messages",
+        }
+    }
+
+    /// The dialect whose canonical path is `endpoint`.
+    pub fn from_endpoint(endpoint: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|dialect| dialect.endpoint() == endpoint)
+    }
+
+    /// The request members that a provider refuses to do without.
+    pub const fn required_in_request(self) -> &'static [&'static str] {
+        match self {
+            Dialect::OpenAiChat => &["model", "messages"],
+            Dialect::OpenAiCompletions => &["model", "prompt"],
+            Dialect::OpenAiEmbeddings | Dialect::OpenAiResponses => &["model", "input"],
+            Dialect::AnthropicMessages => &["model", "messages", "max_tokens"],
+        }
+    }
+
+    /// The response members that a client's SDK cannot do without. The first
+    /// one is the answer itself.
+    pub const fn required_in_response(self) -> &'static [&'static str] {
+        match self {
+            Dialect::OpenAiChat | Dialect::OpenAiCompletions => &["choices", "id", "model"],
+            Dialect::OpenAiEmbeddings => &["data", "model"],
+            Dialect::OpenAiResponses => &["output", "id", "model"],
+            Dialect::AnthropicMessages => &["content", "id", "model", "role", "type"],
+        }
+    }
+}
+
+/// Path suffixes and the dialects they stand for; the longest match wins.
+#[derive(Clone, Debug)]
+pub struct Endpoints(Vec<(String, Dialect)>);
+
+impl Endpoints {
+    /// The five canonical paths and `extra` ones.
+    pub fn new(extra: impl IntoIterator<Item = (String, Dialect)>) -> Self {
+        let known = Dialect::ALL.map(|dialect| (dialect.endpoint().to_owned(), dialect));
+        let mut all: Vec<_> = extra.into_iter().chain(known).collect();
+        // Stable: among equal suffixes the configured one stays first.
+        all.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        Self(all)
+    }
+
+    /// The dialect spoken at `path`; a query is ignored.
+    pub fn dialect(&self, path: &[u8]) -> Option<Dialect> {
+        let path = path.split(|&byte| matches!(byte, b'?' | b'#')).next()?;
+        self.0
+            .iter()
+            .find(|(suffix, _)| path.ends_with(suffix.as_bytes()))
+            .map(|&(_, dialect)| dialect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn paths_match_by_their_end() {
+        let endpoints = Endpoints::new([
+            ("/chat/completions".to_owned(), Dialect::OpenAiChat),
+            ("/special/v1/messages".to_owned(), Dialect::OpenAiChat),
+        ]);
+        for (path, expected) in [
+            ("/v1/chat/completions", Some(Dialect::OpenAiChat)),
+            ("/openai/v1/chat/completions?x=/v1/messages", Some(Dialect::OpenAiChat)),
+            ("/v1/completions", Some(Dialect::OpenAiCompletions)),
+            ("/v1/embeddings#x", Some(Dialect::OpenAiEmbeddings)),
+            ("/v1/responses", Some(Dialect::OpenAiResponses)),
+            ("/anthropic/v1/messages", Some(Dialect::AnthropicMessages)),
+            ("/openai/deployments/x/chat/completions?api-version=1", Some(Dialect::OpenAiChat)),
+            ("/special/v1/messages", Some(Dialect::OpenAiChat)),
+            ("/v1/threads/x/messages", None),
+            ("/v1/messages/batches", None),
+            ("/v1/messages/", None),
+            ("/?q=/v1/messages", None),
+            ("", None),
+        ] {
+            assert_eq!(endpoints.dialect(path.as_bytes()), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn every_endpoint_names_its_dialect() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::from_endpoint(dialect.endpoint()), Some(dialect));
+        }
+        assert_eq!(Dialect::from_endpoint("/v1/anthropic_messages"), None);
+    }
+}
