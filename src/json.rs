@@ -263,6 +263,22 @@ pub fn is_empty(value: &str) -> bool {
     matches!(bytes.next(), Some(b']' | b'}'))
 }
 
+/// Whether `value`, valid JSON, is an array in which every item is an object.
+pub fn holds_only_objects(value: &str) -> bool {
+    let mut cursor = Cursor::new(value);
+    if cursor.peek() != Some(b'[') {
+        return false;
+    }
+    cursor.bump();
+    while cursor.item(b']') {
+        if cursor.peek() != Some(b'{') {
+            return false;
+        }
+        cursor.skip_value();
+    }
+    true
+}
+
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     // Writing a string into a Vec cannot fail.
@@ -660,6 +676,8 @@ mod tests {
         assert_eq!(kind("-1"), Kind::Number);
         assert_eq!(kind("false"), Kind::Bool);
         assert_eq!(kind("null"), Kind::Null);
+        assert!(holds_only_objects(r#" [ {"a":["}"]} , {} ] "#) && holds_only_objects("[]"));
+        assert!(!holds_only_objects("[{},1]") && !holds_only_objects("{}"));
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));
     }
 }

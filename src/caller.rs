@@ -1,0 +1,235 @@
+//! Who calls: what stands for the credentials, kept only as hashes, and whether
+//! the provider is known to accept them.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::dialect::Dialect;
+use crate::event::RequestHead;
+use crate::metadata;
+use crate::plan::{Plan, Scope, Source};
+
+/// The headers that carry a provider's credentials.
+const CREDENTIALS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
+/// Who makes a call, as far as caching and attribution go.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    /// A credential, attribution or encoding header came more than once: who
+    /// calls depends on who reads.
+    pub(crate) ambiguous: bool,
+    /// A trusted source gave a `user`.
+    pub(crate) has_user: bool,
+    /// `metadata` of callouts, JSON.
+    pub(crate) metadata: Vec<u8>,
+    /// What is proven when the provider accepts this call.
+    pub(crate) proof: ProofKey,
+}
+
+impl Caller {
+    pub(crate) fn new(plan: &Plan, dialect: Dialect, head: RequestHead<'_>) -> Self {
+        let headers = head.headers;
+        let upstream = head.upstream.or(headers.get(":authority")).unwrap_or_default();
+        let attribution = plan.trusted.iter().filter_map(|trusted| match &trusted.source {
+            Source::Header(name) => Some(&**name),
+            Source::Property(_) => None,
+        });
+        let ambiguous = CREDENTIALS
+            .into_iter()
+            .chain(attribution)
+            .chain(["content-encoding", "accept-encoding"])
+            .any(|name| headers.repeats(name));
+        let trusted = if ambiguous { Vec::new() } else { metadata::trusted(plan, head) };
+
+        let mut hash = Sha256::new_with_prefix(upstream);
+        match &plan.scope {
+            Scope::Attribution(name) if trusted.iter().any(|(other, _)| other == name) => {
+                for (_, value) in trusted.iter().filter(|(other, _)| other == name) {
+                    field(&mut hash, name, value.as_bytes());
+                }
+            }
+            // A caller without the attribution shares with nobody.
+            _ => credentials(&mut hash, head),
+        }
+        let scope = (plan.scope != Scope::Shared).then(|| hex(hash.finalize().iter().take(16)));
+
+        let mut hash = Sha256::new_with_prefix(dialect.endpoint());
+        hash.update([0]);
+        hash.update(upstream);
+        hash.update([0]);
+        credentials(&mut hash, head);
+        Self {
+            ambiguous,
+            has_user: trusted.iter().any(|(name, _)| *name == "user"),
+            metadata: metadata::metadata(
+                plan,
+                headers,
+                (!ambiguous).then_some(&trusted),
+                scope.as_deref(),
+            ),
+            proof: ProofKey(hash.finalize().into()),
+        }
+    }
+}
+
+fn credentials(hash: &mut Sha256, head: RequestHead<'_>) {
+    for name in CREDENTIALS {
+        for value in head.headers.all(name) {
+            field(hash, name, value);
+        }
+    }
+}
+
+fn field(hash: &mut Sha256, name: &str, value: &[u8]) {
+    hash.update(name);
+    hash.update([0]);
+    hash.update(value);
+    hash.update(b"\n");
+}
+
+fn hex<'b>(bytes: impl Iterator<Item = &'b u8>) -> String {
+    bytes.fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// SHA-256 over endpoint, upstream and credentials: what a provider's 2xx proves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ProofKey([u8; 32]);
+
+impl std::fmt::Debug for ProofKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ProofKey")
+    }
+}
+
+impl ProofKey {
+    /// The shared data's key that this proof is kept under: one of 4096 slots,
+    /// because shared data cannot forget. A newer proof takes over an occupied slot.
+    pub(crate) fn slot(&self) -> String {
+        let [a, b, ..] = self.0;
+        format!("optimizer.proof.{:03x}", u16::from_be_bytes([a, b]) & 0xfff)
+    }
+
+    /// What the slot holds once the provider accepted the credentials at `now`.
+    pub(crate) fn proven_at(&self, now: Duration) -> Vec<u8> {
+        let mut value = self.0.to_vec();
+        value.extend_from_slice(&now.as_secs().to_be_bytes());
+        value
+    }
+
+    /// Whether a slot's value is about these credentials.
+    pub(crate) fn is_in(&self, value: &[u8]) -> bool {
+        value.starts_with(&self.0)
+    }
+
+    /// Whether a slot's value proves these credentials at `now`.
+    pub(crate) fn is_proven(&self, value: &[u8], now: Duration, lasts: Duration) -> bool {
+        let proven_at = value
+            .strip_prefix(&self.0)
+            .and_then(|seconds| seconds.try_into().ok())
+            .map(u64::from_be_bytes);
+        proven_at.is_some_and(|at| now.as_secs().saturating_sub(at) < lasts.as_secs())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::headers::Headers;
+    use crate::host::Host;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn caller(extra: &str, upstream: &str, fields: &[(&str, &str)]) -> Caller {
+        let json = format!(
+            r#"{{"optimizer":{{"upstream":"o"}},"attribution":{{"user":{{"header":"x-user"}}}}{extra}}}"#
+        );
+        let config = Config::parse(json.as_bytes()).unwrap();
+        let plan = Plan::compile(config, Host::Envoy, |_| None).unwrap();
+        let fields: Vec<_> =
+            fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let head = RequestHead {
+            headers: Headers::new(&fields),
+            upstream: Some(upstream.as_bytes()),
+            properties: &[],
+            end_of_stream: false,
+        };
+        Caller::new(&plan, Dialect::OpenAiChat, head)
+    }
+
+    fn metadata(caller: &Caller) -> &str {
+        std::str::from_utf8(&caller.metadata).unwrap()
+    }
+
+    #[test]
+    fn the_scope_is_the_documented_hash() {
+        let caller = caller("", "openai", &[("Authorization", "Bearer k"), ("api-key", "z")]);
+        let digest = Sha256::digest(b"openaiauthorization\0Bearer k\napi-key\0z\n");
+        assert_eq!(
+            metadata(&caller),
+            format!(r#"{{"cacheScope":"{}"}}"#, hex(digest.iter().take(16)))
+        );
+    }
+
+    #[test]
+    fn every_credential_upstream_and_endpoint_is_a_caller_of_its_own() {
+        let base = caller("", "a", &[("authorization", "k")]);
+        for (upstream, fields) in [
+            ("b", vec![("authorization", "k")]),
+            ("a", vec![("authorization", "l")]),
+            ("a", vec![("x-api-key", "k")]),
+            ("a", vec![("authorization", "k"), ("x-api-key", "k")]),
+            ("a", vec![]),
+        ] {
+            let other = caller("", upstream, &fields);
+            assert_ne!(base.proof, other.proof, "{upstream} {fields:?}");
+            assert_ne!(base.metadata, other.metadata, "{upstream} {fields:?}");
+        }
+        let again = caller("", "a", &[("AUTHORIZATION", "k"), ("x-other", "1")]);
+        assert_eq!((base.proof, base.metadata), (again.proof, again.metadata));
+    }
+
+    #[test]
+    fn scopes_by_configuration() {
+        let fields = |key| [("authorization", key), ("x-user", "ann")];
+        let shared = r#","cache":{"scope":"shared"}"#;
+        assert_eq!(metadata(&caller(shared, "a", &fields("1"))), r#"{"user":"ann"}"#);
+        let user = r#","cache":{"scope":"user"}"#;
+        let (one, two) = (caller(user, "a", &fields("1")), caller(user, "a", &fields("2")));
+        assert_eq!(one.metadata, two.metadata, "rotating tokens share");
+        assert_ne!(one.proof, two.proof, "but prove themselves one by one");
+        let anonymous = |key| caller(user, "a", &[("authorization", key)]);
+        assert_ne!(anonymous("1").metadata, anonymous("2").metadata, "no user: nothing is shared");
+    }
+
+    #[test]
+    fn who_comes_twice_is_nobody() {
+        for name in ["authorization", "x-api-key", "api-key", "x-user", "accept-encoding"] {
+            let caller = caller("", "a", &[(name, "1"), (name, "2"), ("x-anyray-metadata", "{}")]);
+            assert!(caller.ambiguous && !caller.has_user, "{name}");
+            assert!(metadata(&caller).starts_with(r#"{"cacheScope""#), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_proof_lasts_its_time_and_holds_for_its_key_alone() {
+        let key = caller("", "a", &[]).proof;
+        let other = caller("", "b", &[]).proof;
+        let (at, lasts) = (Duration::from_secs(1000), Duration::from_secs(300));
+        let value = key.proven_at(at);
+        assert!(key.is_in(&value) && !other.is_in(&value));
+        assert!(key.is_proven(&value, at + Duration::from_secs(299), lasts));
+        assert!(!key.is_proven(&value, at + Duration::from_secs(300), lasts));
+        assert!(!other.is_proven(&value, at, lasts));
+        for bad in [&b""[..], &value[..32], &[&value[..], b"x"].concat()] {
+            assert!(!key.is_proven(bad, at, lasts));
+        }
+        assert!(key.slot().starts_with("optimizer.proof."));
+    }
+}

@@ -1,0 +1,193 @@
+//! Calls to the optimizer: kinds, ids, time-outs, outcomes.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::bypass::Bypass;
+use crate::headers::Headers;
+
+/// Which operation of the Optimizer Protocol a callout is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `POST /v1/optimize`
+    Optimize,
+    /// `POST /v1/optimize-response`
+    OptimizeResponse,
+    /// `POST /v1/cache`
+    Cache,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 3] = [Kind::Optimize, Kind::OptimizeResponse, Kind::Cache];
+
+    /// The path, behind the configured prefix.
+    pub const fn path(self) -> &'static str {
+        match self {
+            Kind::Optimize => "/v1/optimize",
+            Kind::OptimizeResponse => "/v1/optimize-response",
+            Kind::Cache => "/v1/cache",
+        }
+    }
+
+    /// The kind as metrics spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Optimize => "optimize",
+            Kind::OptimizeResponse => "optimize_response",
+            Kind::Cache => "cache",
+        }
+    }
+}
+
+/// Names one callout among all of a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CalloutId(pub u32);
+
+/// A call that the host is to make.
+#[derive(Clone, Debug)]
+pub struct Callout {
+    /// Comes back with the outcome.
+    pub id: CalloutId,
+    /// Which operation.
+    pub kind: Kind,
+    /// All headers, pseudo-headers among them; values are valid header values.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The JSON body.
+    pub body: Bytes,
+    /// The host ends the call after this time.
+    pub timeout: Duration,
+    /// Answers with a larger body, in bytes, are reported as [`Outcome::TooLarge`] without being read.
+    pub max_answer_bytes: usize,
+}
+
+/// How a callout ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The optimizer answered.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The body.
+        body: Bytes,
+    },
+    /// The host refused to send it.
+    DispatchFailed,
+    /// No connection, or it broke before an answer began.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The answer broke off, or was larger than the host takes.
+    Reset,
+    /// The answer was larger than asked for.
+    TooLarge,
+}
+
+impl Outcome {
+    /// Tells, from the headers that Envoy hands over, how a callout ended, if
+    /// it did not end with an answer of the optimizer's own.
+    ///
+    /// Envoy answers in the optimizer's place: 503 where it could not be
+    /// reached, 504 where it was too slow; only a real answer carries
+    /// `x-envoy-upstream-service-time`. No headers at all: the answer was cut off.
+    pub fn failure(headers: Headers<'_>) -> Option<Self> {
+        if headers.iter().next().is_none() {
+            return Some(Outcome::Reset);
+        }
+        if headers.has("x-envoy-upstream-service-time") {
+            return None;
+        }
+        match headers.status() {
+            503 => Some(Outcome::Unreachable),
+            504 => Some(Outcome::Timeout),
+            _ => None,
+        }
+    }
+
+    /// The body of a 2xx answer.
+    ///
+    /// # Errors
+    /// The reason that follows from any other outcome.
+    pub fn success(self) -> Result<Bytes, Bypass> {
+        match self {
+            Outcome::Answer { status: 200..=299, body } => Ok(body),
+            Outcome::Answer { .. } => Err(Bypass::OptimizerStatus),
+            Outcome::DispatchFailed => Err(Bypass::OptimizerDispatchFailed),
+            Outcome::Unreachable => Err(Bypass::OptimizerUnreachable),
+            Outcome::Timeout => Err(Bypass::OptimizerTimeout),
+            Outcome::Reset => Err(Bypass::OptimizerReset),
+            Outcome::TooLarge => Err(Bypass::AnswerTooLarge),
+        }
+    }
+
+    /// Whether the breaker counts this as a failure of the optimizer.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Outcome::Answer { status, .. } => *status >= 500,
+            _ => true,
+        }
+    }
+}
+
+/// How a callout ended, as metrics spell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CalloutResult {
+    /// A usable answer.
+    Ok,
+    /// The host refused to send it.
+    DispatchFailed,
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The answer broke off.
+    Reset,
+    /// A status other than 2xx.
+    Status,
+    /// The answer was too large.
+    TooLarge,
+    /// The answer was not JSON.
+    NotJson,
+    /// The answer was not what the protocol demands.
+    WrongShape,
+    /// The exchange ended before the answer came.
+    ClientGone,
+}
+
+impl CalloutResult {
+    /// The result as metrics spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CalloutResult::Ok => "ok",
+            CalloutResult::DispatchFailed => "dispatch_failed",
+            CalloutResult::Unreachable => "unreachable",
+            CalloutResult::Timeout => "timeout",
+            CalloutResult::Reset => "reset",
+            CalloutResult::Status => "status",
+            CalloutResult::TooLarge => "too_large",
+            CalloutResult::NotJson => "not_json",
+            CalloutResult::WrongShape => "wrong_shape",
+            CalloutResult::ClientGone => "client_gone",
+        }
+    }
+}
+
+impl From<Result<(), Bypass>> for CalloutResult {
+    /// What a callout's use came to. Reasons that lie with the content of a
+    /// good answer, not with the callout, count as `ok`.
+    fn from(used: Result<(), Bypass>) -> Self {
+        match used {
+            Err(Bypass::OptimizerDispatchFailed) => CalloutResult::DispatchFailed,
+            Err(Bypass::OptimizerUnreachable) => CalloutResult::Unreachable,
+            Err(Bypass::OptimizerTimeout) => CalloutResult::Timeout,
+            Err(Bypass::OptimizerReset) => CalloutResult::Reset,
+            Err(Bypass::OptimizerStatus) => CalloutResult::Status,
+            Err(Bypass::AnswerTooLarge) => CalloutResult::TooLarge,
+            Err(Bypass::AnswerNotJson) => CalloutResult::NotJson,
+            Err(Bypass::AnswerWrongShape) => CalloutResult::WrongShape,
+            _ => CalloutResult::Ok,
+        }
+    }
+}

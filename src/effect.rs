@@ -1,0 +1,63 @@
+//! What the core asks of the host.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use crate::callout::Callout;
+use crate::metric::Metric;
+
+/// One thing to do. The host carries effects out in the order in which they
+/// were pushed.
+#[derive(Debug)]
+pub enum Effect {
+    /// How one message of the exchange goes on from here.
+    Flow(Side, Flow),
+    /// Set a header, replacing all of its values. Only while the message is held or its headers are being handed in.
+    SetHeader(Side, &'static str, Cow<'static, str>),
+    /// Remove a header, all of its values.
+    RemoveHeader(Side, String),
+    /// Replace the whole body that was handed over. `content-length` has been taken care of.
+    ReplaceBody(Side, Bytes),
+    /// Make a call; its outcome comes back as an event.
+    Callout(Callout),
+    /// Answer the client with status 200 in the provider's place.
+    Respond {
+        /// The headers.
+        headers: Vec<(&'static str, Cow<'static, str>)>,
+        /// The body.
+        body: Bytes,
+    },
+    /// Read a value shared among workers; [`Event::SharedLoaded`](crate::event::Event::SharedLoaded) follows at once.
+    LoadShared(String),
+    /// Write a value shared among workers.
+    StoreShared(String, Vec<u8>),
+    /// Add to a counter, or record in a histogram.
+    Measure(Metric, u64),
+    /// Attach a value to the exchange for the access log.
+    Annotate(&'static str, String),
+    /// Call `Adapter::tick` soon and again until it pushes `Sleep`.
+    WakeUp,
+    /// No more ticks are needed.
+    Sleep,
+}
+
+/// One of the two messages of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// From the client to the provider.
+    Request,
+    /// From the provider to the client.
+    Response,
+}
+
+/// How a message goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// It goes on, and nothing more of it is handed in. Releases what was held.
+    Pass,
+    /// It goes on, and each part of its body is handed in as it passes, beginning with what was held.
+    Copy,
+    /// Headers and body stay with the host; the body is handed in as a whole.
+    Hold,
+}

@@ -1,0 +1,92 @@
+//! What is counted. Content-free by construction: labels come from fixed sets.
+
+use crate::bypass::Bypass;
+use crate::callout::{CalloutResult, Kind};
+
+/// How a hook, or a write-back, ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The optimizer changed the message.
+    Transformed,
+    /// The optimizer answered and changed nothing.
+    Unchanged,
+    /// The client was answered from the cache.
+    Hit,
+    /// Left alone.
+    Bypassed(Bypass),
+}
+
+impl Verdict {
+    /// The verdict as metrics spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Verdict::Transformed => "transformed",
+            Verdict::Unchanged => "unchanged",
+            Verdict::Hit => "hit",
+            Verdict::Bypassed(_) => "bypassed",
+        }
+    }
+
+    /// Why the message was left alone, `none` if it was not.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Verdict::Bypassed(reason) => reason.name(),
+            _ => "none",
+        }
+    }
+
+    /// The verdict as access logs show it: `transformed`, `bypassed:opted_out`.
+    pub fn annotation(self) -> String {
+        match self {
+            Verdict::Bypassed(reason) => format!("bypassed:{}", reason.name()),
+            other => other.name().to_owned(),
+        }
+    }
+}
+
+/// A counter or a histogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Exchanges on LLM endpoints, by what the request hook came to.
+    Exchanges(Verdict),
+    /// Answers that the response hook considered, by what it came to.
+    Responses(Verdict),
+    /// Answers with a cache key: queued for the write-back (`None`), or why not.
+    WriteBacks(Option<Bypass>),
+    /// Callouts by result.
+    Callouts(Kind, CalloutResult),
+    /// Histogram: how long a callout took, in microseconds.
+    CalloutDuration(Kind),
+    /// Tokens saved by applied transforms, as the optimizer estimates them.
+    TokensSaved,
+    /// 4xx of the provider after an applied transform.
+    ProviderRejections,
+}
+
+impl Metric {
+    /// The metric's name. Labels stand in it as `.label.value` pairs.
+    pub fn name(self) -> String {
+        fn outcome(family: &str, outcome: &str, reason: &str) -> String {
+            format!("optimizer_{family}.outcome.{outcome}.reason.{reason}")
+        }
+        match self {
+            Metric::Exchanges(verdict) => outcome("exchanges", verdict.name(), verdict.reason()),
+            Metric::Responses(verdict) => outcome("responses", verdict.name(), verdict.reason()),
+            Metric::WriteBacks(None) => outcome("write_backs", "queued", "none"),
+            Metric::WriteBacks(Some(reason)) => outcome("write_backs", "bypassed", reason.name()),
+            Metric::Callouts(kind, result) => {
+                format!("optimizer_callouts.kind.{}.result.{}", kind.name(), result.name())
+            }
+            Metric::CalloutDuration(kind) => {
+                format!("optimizer_callout_duration_us.kind.{}", kind.name())
+            }
+            Metric::TokensSaved => "optimizer_tokens_saved".to_owned(),
+            Metric::ProviderRejections => "optimizer_provider_rejections".to_owned(),
+        }
+    }
+
+    /// Whether it is a histogram; else a counter.
+    pub const fn is_histogram(self) -> bool {
+        matches!(self, Metric::CalloutDuration(_))
+    }
+}

@@ -1,0 +1,204 @@
+//! Optimizer Protocol v1 on the wire: the envelopes we send and the answers we
+//! understand. Client and provider bytes go into an envelope as they are.
+
+use crate::bypass::Bypass;
+use crate::dialect::Dialect;
+use crate::json::{self, JsonError, Kind, Object};
+
+/// The body of `POST /v1/optimize`.
+pub(crate) fn optimize(
+    dialect: Dialect,
+    request: &[u8],
+    metadata: &[u8],
+    can_short_circuit: bool,
+) -> Vec<u8> {
+    let capabilities: &[u8] = if can_short_circuit {
+        br#"{"canShortCircuit":true}"#
+    } else {
+        br#"{"canShortCircuit":false}"#
+    };
+    envelope(&[
+        ("endpoint", quoted(dialect).as_bytes()),
+        ("request", request),
+        ("metadata", metadata),
+        ("capabilities", capabilities),
+    ])
+}
+
+/// The body of `POST /v1/optimize-response`.
+pub(crate) fn optimize_response(
+    dialect: Dialect,
+    request: &[u8],
+    response: &[u8],
+    metadata: &[u8],
+) -> Vec<u8> {
+    envelope(&[
+        ("endpoint", quoted(dialect).as_bytes()),
+        ("request", request),
+        ("response", response),
+        ("metadata", metadata),
+    ])
+}
+
+/// The body of `POST /v1/cache`. `cache_key` is JSON, as the optimizer gave it.
+pub(crate) fn cache(
+    cache_key: &str,
+    request: &[u8],
+    response: &[u8],
+    ttl_seconds: Option<u64>,
+    metadata: &[u8],
+) -> Vec<u8> {
+    let ttl = ttl_seconds.map(|seconds| seconds.to_string());
+    let mut members =
+        vec![("cacheKey", cache_key.as_bytes()), ("request", request), ("response", response)];
+    if let Some(ttl) = &ttl {
+        members.push(("ttlSeconds", ttl.as_bytes()));
+    }
+    members.push(("metadata", metadata));
+    envelope(&members)
+}
+
+fn quoted(dialect: Dialect) -> String {
+    format!("\"{}\"", dialect.endpoint())
+}
+
+/// An object of members whose values are JSON already.
+fn envelope(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let size = members.iter().fold(2_usize, |size, (name, value)| {
+        size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(4)
+    });
+    let mut out = Vec::with_capacity(size);
+    for (index, (name, value)) in members.iter().enumerate() {
+        out.extend_from_slice(if index == 0 { b"{\"" } else { b",\"" });
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        out.extend_from_slice(value);
+    }
+    out.push(b'}');
+    out
+}
+
+/// An answer of the optimizer. Members that are missing, null or of an
+/// unexpected type count as not there: builds differ in what they send.
+#[derive(Debug)]
+pub(crate) struct Answer<'a>(Object<'a>);
+
+impl<'a> Answer<'a> {
+    /// # Errors
+    /// `AnswerNotJson` or `AnswerWrongShape`.
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Bypass> {
+        Object::parse(body).map(Self).map_err(|error| match error {
+            JsonError::NotJson => Bypass::AnswerNotJson,
+            JsonError::NotObject | JsonError::DuplicateMember => Bypass::AnswerWrongShape,
+        })
+    }
+
+    fn typed(&self, name: &str, expected: Kind) -> Option<&'a str> {
+        self.0.get(name).filter(|value| json::kind(value) == expected)
+    }
+
+    /// `request`: the transformed request.
+    pub(crate) fn request(&self) -> Option<&'a str> {
+        self.typed("request", Kind::Object)
+    }
+
+    /// `response`: the transformed response.
+    pub(crate) fn response(&self) -> Option<&'a str> {
+        self.typed("response", Kind::Object)
+    }
+
+    /// `cachedResponse` of a hit, if it is something that can be served.
+    pub(crate) fn hit(&self) -> Option<&'a str> {
+        let hit = self.0.get("cacheHit") == Some("true");
+        let body = self.typed("cachedResponse", Kind::Object).filter(|_| hit)?;
+        let object = Object::parse(body.as_bytes()).ok()?;
+        (!object.members().is_empty() && !has_error(&object)).then_some(body)
+    }
+
+    /// `cacheKey` as JSON, where the optimizer wants the answer written back.
+    pub(crate) fn cache_key(&self) -> Option<&'a str> {
+        let eligible = self.0.get("cacheEligible") == Some("true");
+        self.typed("cacheKey", Kind::String).filter(|key| eligible && *key != "\"\"")
+    }
+
+    /// `decisions` as JSON.
+    pub(crate) fn decisions(&self) -> Option<&'a str> {
+        self.typed("decisions", Kind::Array).filter(|list| !json::is_empty(list))
+    }
+
+    /// `suppressedKinds` as JSON.
+    pub(crate) fn suppressed_kinds(&self) -> Option<&'a str> {
+        self.typed("suppressedKinds", Kind::Array)
+    }
+
+    /// `estimatedTokensSaved`, rounded down.
+    pub(crate) fn tokens_saved(&self) -> u64 {
+        let estimate = self.typed("estimatedTokensSaved", Kind::Number);
+        // A cast from a float saturates and takes NaN and negatives to 0.
+        estimate.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) as u64
+    }
+}
+
+/// Whether a provider-shaped body reports an error. OpenAI's responses carry
+/// `"error": null` where there is none.
+pub(crate) fn has_error(body: &Object<'_>) -> bool {
+    body.get("error").is_some_and(|error| json::kind(error) != Kind::Null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn envelopes_carry_bytes_as_they_are() {
+        let request = br#" {"n":1.0e0,"x":"\u00e9"} "#;
+        assert_eq!(
+            String::from_utf8(optimize(Dialect::OpenAiChat, request, b"{}", true)).unwrap(),
+            r#"{"endpoint":"/v1/chat/completions","request": {"n":1.0e0,"x":"\u00e9"} ,"metadata":{},"capabilities":{"canShortCircuit":true}}"#
+        );
+        assert_eq!(
+            String::from_utf8(cache(r#""k""#, b"{}", b"{}", Some(60), b"{}")).unwrap(),
+            r#"{"cacheKey":"k","request":{},"response":{},"ttlSeconds":60,"metadata":{}}"#
+        );
+        assert_eq!(
+            String::from_utf8(optimize_response(Dialect::AnthropicMessages, b"1", b"2", b"3"))
+                .unwrap(),
+            r#"{"endpoint":"/v1/messages","request":1,"response":2,"metadata":3}"#
+        );
+    }
+
+    #[test]
+    fn answers_are_read_leniently() {
+        let odd = br#"{"request":[],"cacheHit":"true","cachedResponse":{"a":1},"cacheKey":5,
+            "decisions":{},"estimatedTokensSaved":"9","response":null}"#;
+        let answer = Answer::parse(odd).unwrap();
+        assert!(answer.request().is_none() && answer.response().is_none());
+        assert!(answer.hit().is_none() && answer.cache_key().is_none());
+        assert!(answer.decisions().is_none());
+        assert_eq!(answer.tokens_saved(), 0);
+        assert_eq!(Answer::parse(b"<html>").err(), Some(Bypass::AnswerNotJson));
+        assert_eq!(Answer::parse(b"[]").err(), Some(Bypass::AnswerWrongShape));
+        assert_eq!(Answer::parse(br#"{"a":1,"a":1}"#).err(), Some(Bypass::AnswerWrongShape));
+    }
+
+    #[test]
+    fn hits_need_a_usable_body() {
+        let hit = |body: &str| {
+            let text = format!(r#"{{"cacheHit":true,"cachedResponse":{body}}}"#);
+            Answer::parse(text.as_bytes()).unwrap().hit().map(str::to_owned)
+        };
+        assert_eq!(hit(r#"{"id":1,"error":null}"#).unwrap(), r#"{"id":1,"error":null}"#);
+        for bad in ["null", "[]", "\"x\"", "{}", r#"{"error":{"m":1}}"#, r#"{"a":1,"a":2}"#] {
+            assert_eq!(hit(bad), None, "{bad}");
+        }
+        let answer = br#"{"cacheHit":false,"cachedResponse":{"a":1},"cacheEligible":true,
+            "cacheKey":"k","estimatedTokensSaved":12.7}"#;
+        let answer = Answer::parse(answer).unwrap();
+        assert!(answer.hit().is_none());
+        assert_eq!(answer.cache_key(), Some("\"k\""));
+        assert_eq!(answer.tokens_saved(), 12);
+        assert!(Answer::parse(br#"{"cacheKey":"k"}"#).unwrap().cache_key().is_none());
+    }
+}

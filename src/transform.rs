@@ -1,0 +1,200 @@
+//! Whether and how an optimizer's version of a message is applied. The
+//! optimizer is trusted with content, not with validity.
+
+use crate::bypass::Bypass;
+use crate::dialect::Dialect;
+use crate::json::{self, JsonError, Kind, Object};
+
+/// Lays the optimizer's request over the client's. `None`: nothing changes.
+///
+/// A request with `model` and one of `messages`, `prompt`, `input` is full: what
+/// it lacks was taken out on purpose. A sparse one changes only what it holds.
+///
+/// # Errors
+/// The reason why it is not applied.
+pub(crate) fn request(
+    dialect: Dialect,
+    original: &Object<'_>,
+    transformed: &str,
+) -> Result<Option<Vec<u8>>, Bypass> {
+    let new = object(transformed)?;
+    let has = |name| new.get(name).is_some();
+    let full = has("model") && ["messages", "prompt", "input"].into_iter().any(has);
+    let result = Overlay { original, new: &new, full };
+    result.check(dialect.required_in_request())?;
+    if !same_switch(original.get("stream"), result.get("stream")) {
+        return Err(Bypass::TransformStreamChanged);
+    }
+    // A provider refuses these where there are no tools.
+    let refers_to_tools = ["tool_choice", "parallel_tool_calls"]
+        .into_iter()
+        .any(|name| result.get(name).is_some_and(|value| json::kind(value) != Kind::Null));
+    if original.get("tools").is_some() && result.get("tools").is_none() && refers_to_tools {
+        return Err(Bypass::TransformToolChoiceWithoutTools);
+    }
+    Ok(result.apply())
+}
+
+/// Lays the optimizer's response over the provider's. `None`: nothing changes.
+/// A response that holds the dialect's answer is full.
+///
+/// # Errors
+/// The reason why it is not applied.
+pub(crate) fn response(
+    dialect: Dialect,
+    original: &Object<'_>,
+    transformed: &str,
+) -> Result<Option<Vec<u8>>, Bypass> {
+    let new = object(transformed)?;
+    let required = dialect.required_in_response();
+    let full = required.first().is_some_and(|answer| new.get(answer).is_some());
+    let result = Overlay { original, new: &new, full };
+    result.check(required)?;
+    Ok(result.apply())
+}
+
+fn object(text: &str) -> Result<Object<'_>, Bypass> {
+    Object::parse(text.as_bytes()).map_err(|error| match error {
+        JsonError::NotJson => Bypass::AnswerNotJson,
+        JsonError::NotObject => Bypass::AnswerWrongShape,
+        JsonError::DuplicateMember => Bypass::TransformDuplicateMember,
+    })
+}
+
+struct Overlay<'o, 'a> {
+    original: &'o Object<'a>,
+    new: &'o Object<'a>,
+    full: bool,
+}
+
+impl<'a> Overlay<'_, 'a> {
+    /// A member as it will be.
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.new.get(name).or(if self.full { None } else { self.original.get(name) })
+    }
+
+    fn check(&self, required: &[&str]) -> Result<(), Bypass> {
+        for &name in required {
+            let Some(before) = self.original.get(name) else { continue };
+            let after = self.get(name).ok_or(Bypass::TransformRequiredMissing)?;
+            if json::kind(before) != json::kind(after) || !keeps_item_types(before, after) {
+                return Err(Bypass::TransformRequiredRetyped);
+            }
+        }
+        for member in self.original.members() {
+            let emptied = |after| json::kind(after) == Kind::Array && json::is_empty(after);
+            if json::kind(member.value) == Kind::Array
+                && !json::is_empty(member.value)
+                && self.get(&member.name).is_some_and(emptied)
+            {
+                return Err(Bypass::TransformArrayEmptied);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self) -> Option<Vec<u8>> {
+        self.original.overlay(self.new, self.full)
+    }
+}
+
+/// An array of nothing but objects (messages, choices) stays one.
+fn keeps_item_types(before: &str, after: &str) -> bool {
+    before == after || !json::holds_only_objects(before) || json::holds_only_objects(after)
+}
+
+/// Whether a switch is set the same way; null and false are the same as absent.
+fn same_switch(before: Option<&str>, after: Option<&str>) -> bool {
+    let set = |value: Option<&str>| value.is_some_and(|value| !matches!(value, "null" | "false"));
+    match (before, after) {
+        (Some(before), Some(after)) if set(Some(before)) => json::equal(before, after),
+        (before, after) => set(before) == set(after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    const CHAT: &str = r#"{"model":"m","messages":[{"role":"user"}],"tools":[{"x":1}],"tool_choice":"auto","stream":true,"seed":7}"#;
+
+    fn chat(transformed: &str) -> Result<Option<String>, Bypass> {
+        let original = Object::parse(CHAT.as_bytes()).unwrap();
+        request(Dialect::OpenAiChat, &original, transformed)
+            .map(|body| body.map(|bytes| String::from_utf8(bytes).unwrap()))
+    }
+
+    #[test]
+    fn a_full_request_removes_and_a_sparse_one_does_not() {
+        let full = r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#;
+        assert_eq!(
+            chat(full).unwrap().unwrap(),
+            r#"{"model":"m","messages":[{"role":"user","content":"x"}],"stream":true}"#
+        );
+        assert_eq!(
+            chat(r#"{"seed":8}"#).unwrap().unwrap(),
+            CHAT.replace("\"seed\":7", "\"seed\":8")
+        );
+        assert_eq!(chat("{}"), Ok(None));
+        assert_eq!(chat(CHAT), Ok(None));
+    }
+
+    #[test]
+    fn bad_content_in_a_good_answer_is_not_applied() {
+        for (transformed, reason) in [
+            (r#"{"messages":null}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"messages":"x"}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"messages":{}}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"messages":[null]}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"messages":[{},"x"]}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"model":5}"#, Bypass::TransformRequiredRetyped),
+            (r#"{"messages":[]}"#, Bypass::TransformArrayEmptied),
+            (r#"{"tools":[ ]}"#, Bypass::TransformArrayEmptied),
+            (r#"{"model":"m","input":[{}]}"#, Bypass::TransformRequiredMissing),
+            (r#"{"stream":false}"#, Bypass::TransformStreamChanged),
+            (r#"{"stream":"true"}"#, Bypass::TransformStreamChanged),
+            (r#"{"model":"m","messages":[{}]}"#, Bypass::TransformStreamChanged),
+            (
+                r#"{"model":"m","messages":[{}],"stream":true,"tool_choice":"auto"}"#,
+                Bypass::TransformToolChoiceWithoutTools,
+            ),
+            (r#"{"seed":1,"seed":2}"#, Bypass::TransformDuplicateMember),
+            ("[]", Bypass::AnswerWrongShape),
+        ] {
+            assert_eq!(chat(transformed), Err(reason), "{transformed}");
+        }
+    }
+
+    #[test]
+    fn what_the_client_did_not_send_is_not_required() {
+        let original = Object::parse(br#"{"messages":[{"role":"user"}]}"#).unwrap();
+        let answer = r#"{"messages":[{"role":"user","content":""}],"stream":false}"#;
+        assert!(request(Dialect::OpenAiChat, &original, answer).unwrap().is_some());
+        let choice = Object::parse(br#"{"model":"m","tool_choice":"auto","input":"x"}"#).unwrap();
+        let answer = r#"{"model":"m","tool_choice":"none","input":"y"}"#;
+        assert!(request(Dialect::OpenAiResponses, &choice, answer).unwrap().is_some());
+    }
+
+    #[test]
+    fn responses_keep_what_clients_need() {
+        let text = br#"{"id":"1","model":"m","choices":[{"index":0}],"usage":{"total_tokens":1}}"#;
+        let original = Object::parse(text).unwrap();
+        let apply = |answer| {
+            response(Dialect::OpenAiChat, &original, answer)
+                .map(|body| body.map(|bytes| String::from_utf8(bytes).unwrap()))
+        };
+        assert_eq!(
+            apply(r#"{"id":"1","model":"m","choices":[{"index":1}]}"#).unwrap().unwrap(),
+            r#"{"id":"1","model":"m","choices":[{"index":1}]}"#
+        );
+        assert_eq!(apply(r#"{"choices":[]}"#), Err(Bypass::TransformRequiredMissing));
+        assert_eq!(
+            apply(r#"{"id":"1","model":"m","choices":[]}"#),
+            Err(Bypass::TransformArrayEmptied)
+        );
+        assert_eq!(apply(r#"{"id":null}"#), Err(Bypass::TransformRequiredRetyped));
+        assert!(apply(r#"{"extra":1}"#).unwrap().unwrap().ends_with(r#","extra":1}"#));
+    }
+}
