@@ -120,6 +120,8 @@ reasons! {
     ResponseNotJson = "response_not_json",
     /// The answer's body is JSON, but no object.
     ResponseNotObject = "response_not_object",
+    /// The answer's body names one top-level member twice.
+    ResponseDuplicateMember = "response_duplicate_member",
     /// The answer carries an `error`, or is not complete: not for the cache.
     ResponseError = "response_error",
     /// The call may not be written to the cache (`no-store`, or state stored at the provider).

@@ -36,7 +36,7 @@ pub enum Effect {
     Measure(Metric, u64),
     /// Attach a value to the exchange for the access log.
     Annotate(&'static str, String),
-    /// Call `Adapter::tick` soon and again until it pushes `Sleep`.
+    /// Call [`Adapter::tick`](crate::adapter::Adapter::tick) soon and again until it pushes `Sleep`.
     WakeUp,
     /// No more ticks are needed.
     Sleep,

@@ -529,11 +529,12 @@ impl Iterator for Units<'_> {
                     return Some(high);
                 }
                 let before = self.rest.clone();
-                if self.rest.next() == Some('\\') && self.rest.next() == Some('u') {
-                    if let Some(low @ 0xdc00..0xe000) = self.hex4() {
-                        let pair = (high & 0x3ff).wrapping_shl(10) | (low & 0x3ff);
-                        return Some(pair.saturating_add(0x1_0000));
-                    }
+                if self.rest.next() == Some('\\')
+                    && self.rest.next() == Some('u')
+                    && let Some(low @ 0xdc00..0xe000) = self.hex4()
+                {
+                    let pair = (high & 0x3ff).wrapping_shl(10) | (low & 0x3ff);
+                    return Some(pair.saturating_add(0x1_0000));
                 }
                 self.rest = before;
                 return Some(high);

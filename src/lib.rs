@@ -13,7 +13,10 @@
 )]
 #![forbid(unsafe_code)]
 
+pub mod adapter;
+mod breaker;
 pub mod bypass;
+mod call;
 mod caller;
 pub mod callout;
 pub mod config;
@@ -21,6 +24,7 @@ mod decisions;
 pub mod dialect;
 pub mod effect;
 pub mod event;
+pub mod exchange;
 pub mod headers;
 pub mod host;
 pub mod json;

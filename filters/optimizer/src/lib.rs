@@ -1,1 +1,31 @@
-//! The adapter as a Proxy-Wasm filter.
+//! The adapter as a Proxy-Wasm filter: callbacks become events of the core, the
+//! core's effects become host calls. Nothing is decided here.
+// `proxy_wasm::main!` exports functions that it does not document.
+#![allow(missing_docs)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::arithmetic_side_effects
+)]
+
+mod hostcalls;
+mod root;
+mod stream;
+mod vm;
+
+use proxy_wasm::types::LogLevel;
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(match hostcalls::log_level() {
+        0 => LogLevel::Trace,
+        1 => LogLevel::Debug,
+        2 => LogLevel::Info,
+        3 => LogLevel::Warn,
+        _ => LogLevel::Error,
+    });
+    proxy_wasm::set_root_context(|_| Box::<root::Root>::default());
+}}

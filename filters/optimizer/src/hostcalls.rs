@@ -1,0 +1,314 @@
+//! Host calls that never panic. The SDK's own do on most statuses other than Ok
+//! and on header values that are not UTF-8; a client must not be able to end the
+//! VM with either.
+
+use std::ptr::{null, null_mut};
+use std::time::Duration;
+
+use proxy_wasm::types::{BufferType, MapType, MetricType, StreamType};
+
+/// `NotFound` of the Proxy-Wasm ABI.
+pub const NOT_FOUND: u32 = 1;
+const OK: u32 = 0;
+
+mod abi {
+    //! Proxy-Wasm ABI 0.2.1, with statuses as plain numbers: hosts answer with
+    //! statuses that the SDK's enum does not know.
+    unsafe extern "C" {
+        pub fn proxy_get_log_level(level: *mut u32) -> u32;
+        pub fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
+        pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+        pub fn proxy_get_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            max_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub fn proxy_set_buffer_bytes(
+            buffer: u32,
+            start: usize,
+            size: usize,
+            data: *const u8,
+            data_size: usize,
+        ) -> u32;
+        pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_replace_header_map_value(
+            map: u32,
+            key: *const u8,
+            key_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub fn proxy_remove_header_map_value(map: u32, key: *const u8, key_size: usize) -> u32;
+        pub fn proxy_get_property(
+            path: *const u8,
+            path_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
+        pub fn proxy_set_property(
+            path: *const u8,
+            path_size: usize,
+            value: *const u8,
+            value_size: usize,
+        ) -> u32;
+        pub fn proxy_get_shared_data(
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+            cas: *mut u32,
+        ) -> u32;
+        pub fn proxy_set_shared_data(
+            key: *const u8,
+            key_size: usize,
+            value: *const u8,
+            value_size: usize,
+            cas: u32,
+        ) -> u32;
+        pub fn proxy_continue_stream(stream: u32) -> u32;
+        pub fn proxy_send_local_response(
+            status: u32,
+            details: *const u8,
+            details_size: usize,
+            body: *const u8,
+            body_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            grpc_status: i32,
+        ) -> u32;
+        pub fn proxy_define_metric(
+            kind: u32,
+            name: *const u8,
+            name_size: usize,
+            id: *mut u32,
+        ) -> u32;
+        pub fn proxy_record_metric(id: u32, value: u64) -> u32;
+        pub fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    }
+}
+
+/// Takes over a buffer that the host allocated in this module.
+///
+/// # Safety
+/// `data` and `size` must be what a host call returned just now: a boxed slice
+/// made by `proxy_on_memory_allocate`, or null.
+unsafe fn owned(data: *mut u8, size: usize) -> Vec<u8> {
+    if data.is_null() || size == 0 {
+        return Vec::new();
+    }
+    // SAFETY: by contract an allocation of exactly `size` bytes that nobody else owns.
+    unsafe { Vec::from_raw_parts(data, size, size) }
+}
+
+/// The level from which on the host shows log lines, 0 (trace) to 5 (critical).
+pub fn log_level() -> u32 {
+    let mut level = 2;
+    // SAFETY: the pointer is valid for the call.
+    unsafe { abi::proxy_get_log_level(&mut level) };
+    level
+}
+
+/// The time since the Unix epoch.
+pub fn now() -> Duration {
+    let mut nanoseconds = 0;
+    // SAFETY: the pointer is valid for the call.
+    unsafe { abi::proxy_get_current_time_nanoseconds(&mut nanoseconds) };
+    Duration::from_nanos(nanoseconds)
+}
+
+/// Asks for ticks, 0 for none.
+pub fn set_tick_period(milliseconds: u32) {
+    // SAFETY: takes no pointers.
+    unsafe { abi::proxy_set_tick_period_milliseconds(milliseconds) };
+}
+
+/// Up to `max_size` bytes from the beginning of a buffer.
+pub fn buffer(buffer: BufferType, max_size: usize) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call; what comes back is ours.
+    unsafe {
+        let status = abi::proxy_get_buffer_bytes(buffer as u32, 0, max_size, &mut data, &mut size);
+        (status == OK).then(|| owned(data, size))
+    }
+}
+
+/// Replaces a whole buffer; whether the host did it.
+pub fn replace_buffer(buffer: BufferType, bytes: &[u8]) -> bool {
+    // SAFETY: the pointers are valid for the call.
+    let status = unsafe {
+        abi::proxy_set_buffer_bytes(buffer as u32, 0, usize::MAX, bytes.as_ptr(), bytes.len())
+    };
+    status == OK
+}
+
+/// Headers as the ABI serialises them; see [`pairs`].
+pub fn header_map(map: MapType) -> Vec<u8> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call; what comes back is ours.
+    unsafe {
+        match abi::proxy_get_header_map_pairs(map as u32, &mut data, &mut size) {
+            OK => owned(data, size),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The pairs of a serialised map: their number, then the lengths of all keys
+/// and values, then keys and values, each followed by NUL.
+pub fn pairs(map: &[u8]) -> Vec<(&[u8], &[u8])> {
+    fn number(bytes: &mut &[u8]) -> Option<usize> {
+        let (number, rest) = bytes.split_first_chunk::<4>()?;
+        *bytes = rest;
+        usize::try_from(u32::from_le_bytes(*number)).ok()
+    }
+    fn text<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
+        let (text, rest) = bytes.split_at_checked(length)?;
+        *bytes = rest.get(1..)?;
+        Some(text)
+    }
+    fn all(mut lengths: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+        let count = number(&mut lengths)?;
+        let mut texts = lengths.get(count.checked_mul(8)?..)?;
+        let mut pairs = Vec::with_capacity(count);
+        for _ in 0..count {
+            let (key, value) = (number(&mut lengths)?, number(&mut lengths)?);
+            pairs.push((text(&mut texts, key)?, text(&mut texts, value)?));
+        }
+        Some(pairs)
+    }
+    all(map).unwrap_or_default()
+}
+
+fn serialized(pairs: &[(&str, &str)]) -> Vec<u8> {
+    // Lengths are those of our own short headers.
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+    let mut out = number(pairs.len()).to_vec();
+    for (key, value) in pairs {
+        out.extend(number(key.len()));
+        out.extend(number(value.len()));
+    }
+    for (key, value) in pairs {
+        for text in [key, value] {
+            out.extend_from_slice(text.as_bytes());
+            out.push(0);
+        }
+    }
+    out
+}
+
+/// Sets a header, replacing all of its values.
+pub fn set_header(map: MapType, name: &str, value: &str) {
+    // SAFETY: the pointers are valid for the call. A name that came several times
+    // is removed first, because replacing changes the first value only.
+    unsafe {
+        abi::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len());
+        abi::proxy_replace_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            value.as_ptr(),
+            value.len(),
+        );
+    }
+}
+
+/// Removes a header, all of its values.
+pub fn remove_header(map: MapType, name: &str) {
+    // SAFETY: the pointer is valid for the call.
+    unsafe { abi::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) };
+}
+
+fn joined(path: &[impl AsRef<str>]) -> String {
+    path.iter().map(AsRef::as_ref).collect::<Vec<_>>().join("\0")
+}
+
+/// A property of the host.
+///
+/// # Errors
+/// The host's status.
+pub fn property(path: &[impl AsRef<str>]) -> Result<Vec<u8>, u32> {
+    let path = joined(path);
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call; what comes back is ours.
+    unsafe {
+        match abi::proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size) {
+            OK => Ok(owned(data, size)),
+            status => Err(status),
+        }
+    }
+}
+
+/// Sets a property of the exchange.
+pub fn set_property(name: &str, value: &str) {
+    // SAFETY: the pointers are valid for the call.
+    unsafe {
+        abi::proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len());
+    }
+}
+
+/// A value shared among workers.
+pub fn shared_data(key: &str) -> Option<Vec<u8>> {
+    let (mut data, mut size, mut cas) = (null_mut(), 0, 0);
+    // SAFETY: the pointers are valid for the call; what comes back is ours.
+    unsafe {
+        let status =
+            abi::proxy_get_shared_data(key.as_ptr(), key.len(), &mut data, &mut size, &mut cas);
+        (status == OK).then(|| owned(data, size))
+    }
+}
+
+/// Sets a value shared among workers, whatever it was.
+pub fn set_shared_data(key: &str, value: &[u8]) {
+    // SAFETY: the pointers are valid for the call.
+    unsafe {
+        abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), 0);
+    }
+}
+
+/// Lets a message that was held go on.
+pub fn continue_stream(stream: StreamType) {
+    // SAFETY: takes no pointers.
+    unsafe { abi::proxy_continue_stream(stream as u32) };
+}
+
+/// Answers the client.
+pub fn send_response(status: u32, headers: &[(&str, &str)], body: &[u8]) {
+    const NO_GRPC_STATUS: i32 = -1;
+    let headers = serialized(headers);
+    // SAFETY: the pointers are valid for the call.
+    unsafe {
+        abi::proxy_send_local_response(
+            status,
+            null(),
+            0,
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            NO_GRPC_STATUS,
+        );
+    }
+}
+
+/// Defines a metric and returns its id.
+pub fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
+    let mut id = 0;
+    // SAFETY: the pointers are valid for the call.
+    let status =
+        unsafe { abi::proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) };
+    (status == OK).then_some(id)
+}
+
+/// Records a value in a histogram.
+pub fn record_metric(id: u32, value: u64) {
+    // SAFETY: takes no pointers.
+    unsafe { abi::proxy_record_metric(id, value) };
+}
+
+/// Adds to a counter.
+pub fn increment_metric(id: u32, offset: u64) {
+    // SAFETY: takes no pointers.
+    unsafe { abi::proxy_increment_metric(id, i64::try_from(offset).unwrap_or(i64::MAX)) };
+}

@@ -1,0 +1,106 @@
+//! The root context: configuration, and what happens outside of any stream.
+
+use std::rc::Rc;
+
+use log::{error, info, warn};
+use optimizer_core::adapter::Adapter;
+use optimizer_core::callout::{CalloutId, Outcome};
+use optimizer_core::config::{Config, ConfigError};
+use optimizer_core::effect::Effect;
+use optimizer_core::host::Host;
+use optimizer_core::plan::Plan;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, ContextType};
+
+use crate::hostcalls;
+use crate::stream::Stream;
+use crate::vm::{Callouts, Vm};
+
+#[derive(Default)]
+pub struct Root {
+    vm: Option<Rc<Vm>>,
+    callouts: Callouts,
+}
+
+impl Root {
+    fn run(&mut self, vm: &Vm, take_in: impl FnOnce(&mut Adapter, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        take_in(&mut vm.adapter.borrow_mut(), &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Callout(callout) => {
+                    if !self.callouts.send(&vm.upstream(), &callout) {
+                        self.done(vm, callout.id, Outcome::DispatchFailed);
+                    }
+                }
+                Effect::Measure(metric, value) => vm.measure(metric, value),
+                Effect::Sleep => hostcalls::set_tick_period(0),
+                // The rest belongs to streams.
+                _ => {}
+            }
+        }
+    }
+
+    fn done(&mut self, vm: &Vm, id: CalloutId, outcome: Outcome) {
+        let now = hostcalls::now();
+        self.run(vm, |adapter, effects| adapter.callout_done(id, outcome, now, effects));
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
+        if let (Some(vm), Some((id, outcome))) =
+            (self.vm.clone(), self.callouts.ended(token, body_size))
+        {
+            self.done(&vm, id, outcome);
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let json = match size {
+            0 => Vec::new(),
+            _ => hostcalls::buffer(BufferType::PluginConfiguration, size).unwrap_or_default(),
+        };
+        match plan(&json) {
+            Ok(plan) => {
+                for note in plan.notes() {
+                    warn!("optimizer: {note}");
+                }
+                info!("optimizer: ready on {}, asking {}", plan.host().name(), plan.upstream());
+                self.vm = Some(Rc::new(Vm::new(Adapter::new(plan))));
+                true
+            }
+            Err(error) => {
+                error!("optimizer: {error}");
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(vm) = self.vm.clone() {
+            let now = hostcalls::now();
+            self.run(&vm, |adapter, effects| adapter.tick(now, effects));
+        }
+    }
+
+    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(self.vm.clone())))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+fn plan(json: &[u8]) -> Result<Plan, ConfigError> {
+    let config = Config::parse(json)?;
+    // Envoy knows no such property; Kong's runtime knows it, but not at this time.
+    let host = match hostcalls::property(&["ngx", "pid"]) {
+        Err(hostcalls::NOT_FOUND) => Host::Envoy,
+        _ => Host::Kong,
+    };
+    Plan::compile(config, host, |name| std::env::var(name).ok())
+}

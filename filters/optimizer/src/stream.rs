@@ -1,0 +1,279 @@
+//! One HTTP stream: callbacks become events, effects become host calls.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use optimizer_core::callout::{CalloutId, Outcome};
+use optimizer_core::effect::{Effect, Flow, Side};
+use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
+use optimizer_core::exchange::Exchange;
+use optimizer_core::headers::Headers;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
+
+use crate::hostcalls;
+use crate::vm::{Callouts, TICK_MS, Vm};
+
+pub struct Stream {
+    vm: Option<Rc<Vm>>,
+    exchange: Option<Exchange>,
+    request: Message,
+    response: Message,
+    callouts: Callouts,
+}
+
+/// One message of the stream, as the host handles it.
+struct Message {
+    flow: Flow,
+    /// Bytes of the body that the host holds.
+    held: usize,
+}
+
+/// Which message's callback is running: its return value says how that message
+/// goes on, where elsewhere a host call does.
+type During = Option<Side>;
+
+impl Stream {
+    pub fn new(vm: Option<Rc<Vm>>) -> Self {
+        let exchange = vm.as_ref().map(|vm| vm.adapter.borrow().exchange());
+        let message = || Message { flow: Flow::Pass, held: 0 };
+        let (request, response) = (message(), message());
+        Self { vm, exchange, request, response, callouts: Callouts::default() }
+    }
+
+    /// Hands in one event and carries out what follows from it.
+    fn run(&mut self, during: During, event: Event<'_>) {
+        let (Some(vm), Some(exchange)) = (self.vm.clone(), self.exchange.as_mut()) else {
+            return;
+        };
+        let mut effects = Vec::new();
+        exchange.handle(&mut vm.adapter.borrow_mut(), hostcalls::now(), event, &mut effects);
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            let Some(event) = self.carry_out(&vm, during, effect) else { continue };
+            let Some(exchange) = self.exchange.as_mut() else { return };
+            let mut effects = Vec::new();
+            let event = event.borrowed();
+            exchange.handle(&mut vm.adapter.borrow_mut(), hostcalls::now(), event, &mut effects);
+            queue.extend(effects);
+        }
+    }
+
+    /// Carries out one effect; an event may follow from it at once.
+    fn carry_out(&mut self, vm: &Vm, during: During, effect: Effect) -> Option<Reply> {
+        match effect {
+            Effect::Flow(side, flow) => {
+                let message = self.message(side);
+                let was_held = message.flow == Flow::Hold;
+                message.flow = flow;
+                if was_held && flow != Flow::Hold && during != Some(side) {
+                    hostcalls::continue_stream(stream_type(side));
+                }
+            }
+            Effect::SetHeader(side, name, value) => {
+                hostcalls::set_header(header_map(side), name, &value);
+            }
+            Effect::RemoveHeader(side, name) => hostcalls::remove_header(header_map(side), &name),
+            Effect::ReplaceBody(side, body) => {
+                hostcalls::replace_buffer(body_buffer(side), &body);
+            }
+            Effect::Callout(callout) => {
+                if !self.callouts.send(&vm.upstream(), &callout) {
+                    return Some(Reply::DispatchFailed(callout.id));
+                }
+            }
+            Effect::Respond { headers, body } => {
+                let headers: Vec<_> =
+                    headers.iter().map(|(name, value)| (*name, &**value)).collect();
+                hostcalls::send_response(200, &headers, &body);
+            }
+            Effect::LoadShared(key) => return Some(Reply::Shared(hostcalls::shared_data(&key))),
+            Effect::StoreShared(key, value) => hostcalls::set_shared_data(&key, &value),
+            Effect::Measure(metric, value) => vm.measure(metric, value),
+            Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
+            Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
+            Effect::Sleep => {}
+        }
+        None
+    }
+
+    fn message(&mut self, side: Side) -> &mut Message {
+        match side {
+            Side::Request => &mut self.request,
+            Side::Response => &mut self.response,
+        }
+    }
+
+    fn action(&mut self, side: Side) -> Action {
+        match self.message(side).flow {
+            Flow::Hold => Action::Pause,
+            Flow::Pass | Flow::Copy => Action::Continue,
+        }
+    }
+
+    /// `size` bytes of the body are there; `end`: all of it.
+    fn body(&mut self, side: Side, size: usize, end: bool) -> Action {
+        let during = Some(side);
+        if self.message(side).flow == Flow::Hold {
+            self.message(side).held = size;
+            self.run(during, body_event(side, Body::Held(size)));
+            if end && self.message(side).flow == Flow::Hold {
+                let body = match size {
+                    0 => Some(Vec::new()),
+                    _ => hostcalls::buffer(body_buffer(side), size),
+                };
+                let part = body.map_or(Body::Unreadable, |body| Body::Whole(body.into()));
+                self.run(during, body_event(side, part));
+            }
+        }
+        if self.message(side).flow == Flow::Copy {
+            if size > 0 {
+                match hostcalls::buffer(body_buffer(side), size) {
+                    Some(chunk) => self.run(during, body_event(side, Body::Chunk(&chunk))),
+                    None => return self.action(side),
+                }
+            }
+            if end {
+                self.run(during, body_event(side, Body::End));
+            }
+        }
+        self.action(side)
+    }
+
+    /// The body ended without saying so: trailers follow.
+    fn trailers(&mut self, side: Side) -> Action {
+        match self.message(side).flow {
+            Flow::Hold => {
+                let held = self.message(side).held;
+                self.body(side, held, true)
+            }
+            Flow::Copy => self.body(side, 0, true),
+            Flow::Pass => Action::Continue,
+        }
+    }
+
+    fn close(&mut self) {
+        self.run(None, Event::Closed);
+        self.exchange = None;
+    }
+}
+
+/// What comes back at once from carrying out an effect.
+enum Reply {
+    Shared(Option<Vec<u8>>),
+    DispatchFailed(CalloutId),
+}
+
+impl Reply {
+    fn borrowed(&self) -> Event<'_> {
+        match self {
+            Reply::Shared(value) => Event::SharedLoaded(value.as_deref()),
+            Reply::DispatchFailed(id) => Event::CalloutDone(*id, Outcome::DispatchFailed),
+        }
+    }
+}
+
+const fn body_event(side: Side, part: Body<'_>) -> Event<'_> {
+    match side {
+        Side::Request => Event::RequestBody(part),
+        Side::Response => Event::ResponseBody(part),
+    }
+}
+
+const fn header_map(side: Side) -> MapType {
+    match side {
+        Side::Request => MapType::HttpRequestHeaders,
+        Side::Response => MapType::HttpResponseHeaders,
+    }
+}
+
+const fn body_buffer(side: Side) -> BufferType {
+    match side {
+        Side::Request => BufferType::HttpRequestBody,
+        Side::Response => BufferType::HttpResponseBody,
+    }
+}
+
+const fn stream_type(side: Side) -> StreamType {
+    match side {
+        Side::Request => StreamType::HttpRequest,
+        Side::Response => StreamType::HttpResponse,
+    }
+}
+
+/// Envoy's name for the cluster that the call is routed to.
+const UPSTREAM: [&str; 2] = ["xds", "cluster_name"];
+const CODE_DETAILS: [&str; 2] = ["response", "code_details"];
+
+impl Context for Stream {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
+        if let Some((id, outcome)) = self.callouts.ended(token, body_size) {
+            self.run(None, Event::CalloutDone(id, outcome));
+        }
+    }
+
+    fn on_done(&mut self) -> bool {
+        self.close();
+        true
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(vm) = self.vm.clone() else {
+            return Action::Continue;
+        };
+        let map = hostcalls::header_map(MapType::HttpRequestHeaders);
+        let fields = hostcalls::pairs(&map);
+        let headers = Headers::new(&fields);
+        let upstream = hostcalls::property(&UPSTREAM).ok();
+        let properties: Vec<_> = {
+            let adapter = vm.adapter.borrow();
+            let paths = adapter.plan().properties();
+            paths.iter().map(|path| hostcalls::property(path).ok()).collect()
+        };
+        let head = RequestHead {
+            headers,
+            upstream: upstream.as_deref(),
+            properties: &properties,
+            end_of_stream,
+        };
+        self.run(Some(Side::Request), Event::RequestHeaders(head));
+        self.action(Side::Request)
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.body(Side::Request, size, end_of_stream)
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.trailers(Side::Request)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let map = hostcalls::header_map(MapType::HttpResponseHeaders);
+        let fields = hostcalls::pairs(&map);
+        let upstream = hostcalls::property(&UPSTREAM).ok();
+        let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
+        let head = ResponseHead {
+            headers: Headers::new(&fields),
+            upstream: upstream.as_deref(),
+            from_provider: details == b"via_upstream",
+            end_of_stream,
+        };
+        self.run(Some(Side::Response), Event::ResponseHeaders(head));
+        self.action(Side::Response)
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.body(Side::Response, size, end_of_stream)
+    }
+
+    fn on_http_response_trailers(&mut self, _: usize) -> Action {
+        self.trailers(Side::Response)
+    }
+
+    fn on_log(&mut self) {
+        self.close();
+    }
+}

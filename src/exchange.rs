@@ -1,0 +1,283 @@
+//! The state machine of one exchange: a request and its response.
+//!
+//! ```text
+//! request   Idle ─► Holding ─► Asking ─► Settled
+//!            │         │          └► Proving ─► Settled │ Served
+//!            └─────────┴──────────────────────► Settled
+//! response  Idle ─► Holding ─► Asking ─► Complete │ Passing
+//!            ├────► Copying ────────────► Complete │ Passing
+//!            └──────────────────────────► Passing
+//! ```
+//! Each request ends in `Settled` with one verdict, or `Served` from the cache.
+//! `Complete` has seen the whole answer and waits for the end of the exchange
+//! to write it back.
+
+mod request;
+mod response;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::adapter::{Adapter, measure_callout};
+use crate::bypass::Bypass;
+use crate::call::Call;
+use crate::callout::{Callout, CalloutId, CalloutResult, Kind};
+use crate::decisions::Decisions;
+use crate::effect::{Effect, Flow, Side};
+use crate::event::{Body, Event};
+use crate::metric::{Metric, Verdict};
+
+/// One exchange. Without an `Active` part it is none of ours.
+#[derive(Debug)]
+pub struct Exchange(Option<Box<Active>>);
+
+#[derive(Debug)]
+struct Active {
+    call: Call,
+    request: Request,
+    response: Response,
+    verdict: Option<Verdict>,
+    decisions: Decisions,
+    /// The request as it went to the provider, kept where the answer will be read.
+    sent: Option<Bytes>,
+    /// The cache key under which the answer is to be written back, as JSON.
+    write_back: Option<String>,
+    /// Bytes counted against the VM's budget.
+    reserved: u64,
+}
+
+#[derive(Debug)]
+enum Request {
+    Idle,
+    /// The host holds the request; bodies up to `bound` bytes.
+    Holding {
+        bound: usize,
+    },
+    /// The optimizer is being asked about `body`.
+    Asking {
+        asked: Asked,
+        body: Bytes,
+        bound: usize,
+    },
+    /// There is `hit`; whether the caller may have it is being looked up.
+    Proving {
+        body: Bytes,
+        hit: Bytes,
+    },
+    Settled,
+    Served,
+}
+
+#[derive(Debug)]
+enum Response {
+    Idle,
+    /// The host holds the answer; bodies up to `bound` bytes.
+    Holding {
+        bound: usize,
+        head: Head,
+    },
+    /// The optimizer is being asked about `body`.
+    Asking {
+        asked: Asked,
+        body: Bytes,
+        bound: usize,
+        head: Head,
+    },
+    /// The answer passes; this much of it was copied.
+    Copying(Vec<u8>),
+    /// What the client got.
+    Complete(Bytes),
+    Passing,
+}
+
+/// A callout that is being waited for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    id: CalloutId,
+    since: Duration,
+}
+
+/// What of an answer's head matters once its body changes.
+#[derive(Debug)]
+struct Head {
+    has_content_length: bool,
+    /// Headers that vouch for the very bytes.
+    validators: Vec<&'static str>,
+}
+
+/// One call of [`Exchange::handle`].
+struct Turn<'t> {
+    adapter: &'t mut Adapter,
+    now: Duration,
+    effects: &'t mut Vec<Effect>,
+}
+
+impl Turn<'_> {
+    fn push(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn count(&mut self, metric: Metric) {
+        self.push(Effect::Measure(metric, 1));
+    }
+
+    fn annotate(&mut self, name: &'static str, verdict: Verdict) {
+        if self.adapter.plan.can().annotate {
+            self.push(Effect::Annotate(name, verdict.annotation()));
+        }
+    }
+
+    /// Sends a callout that the exchange waits for.
+    fn ask(&mut self, kind: Kind, call: &Call, body: Vec<u8>) -> Asked {
+        let callout: Callout = self.adapter.callout(kind, &call.trace, body.into());
+        let asked = Asked { id: callout.id, since: self.now };
+        self.push(Effect::Callout(callout));
+        asked
+    }
+
+    /// Takes in how a callout that was waited for ended, and what its answer came to.
+    fn answered<T>(&mut self, kind: Kind, asked: Asked, failed: bool, used: &Result<T, Bypass>) {
+        let result = CalloutResult::from(used.as_ref().map(|_| ()).map_err(|&reason| reason));
+        let unreadable = matches!(result, CalloutResult::NotJson | CalloutResult::WrongShape);
+        self.adapter.breaker.record(failed || unreadable, self.now);
+        measure_callout(kind, result, self.now.saturating_sub(asked.since), self.effects);
+    }
+}
+
+impl Exchange {
+    pub(crate) fn new() -> Self {
+        Self(None)
+    }
+
+    /// Takes in one event at `now` (the time since the Unix epoch) and pushes
+    /// what the host is to do about it.
+    pub fn handle(
+        &mut self,
+        adapter: &mut Adapter,
+        now: Duration,
+        event: Event<'_>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut turn = Turn { adapter, now, effects };
+        if let Event::RequestHeaders(head) = event {
+            self.0 = Active::begin(&mut turn, head);
+            return;
+        }
+        let Some(active) = &mut self.0 else {
+            // Not ours: make sure that nothing stays held.
+            match event {
+                Event::RequestBody(_) => turn.push(Effect::Flow(Side::Request, Flow::Pass)),
+                Event::ResponseHeaders(_) | Event::ResponseBody(_) => {
+                    turn.push(Effect::Flow(Side::Response, Flow::Pass));
+                }
+                _ => {}
+            }
+            return;
+        };
+        match event {
+            Event::RequestHeaders(_) => {}
+            Event::RequestBody(part) => active.request_body(&mut turn, part),
+            Event::ResponseHeaders(head) => active.response_headers(&mut turn, &head),
+            Event::ResponseBody(part) => active.response_body(&mut turn, part),
+            Event::CalloutDone(id, outcome) => match (&active.request, &active.response) {
+                (Request::Asking { asked, .. }, _) if asked.id == id => {
+                    active.optimize_done(&mut turn, outcome);
+                }
+                (_, Response::Asking { asked, .. }) if asked.id == id => {
+                    active.optimize_response_done(&mut turn, outcome);
+                }
+                _ => {}
+            },
+            Event::SharedLoaded(value) => active.shared_loaded(&mut turn, value),
+            Event::Closed => {
+                if let Some(active) = self.0.take() {
+                    active.close(&mut turn);
+                }
+            }
+        }
+    }
+}
+
+impl Active {
+    /// Reads a shared value; `shared_loaded` goes on with it.
+    fn load_shared(&mut self, turn: &mut Turn<'_>, key: String) {
+        if turn.adapter.plan.can().shared_data {
+            turn.push(Effect::LoadShared(key));
+        } else {
+            let value = turn.adapter.local().get(&key).cloned();
+            self.shared_loaded(turn, value.as_deref());
+        }
+    }
+
+    fn store_shared(turn: &mut Turn<'_>, key: String, value: Vec<u8>) {
+        if turn.adapter.plan.can().shared_data {
+            turn.push(Effect::StoreShared(key, value));
+        } else {
+            turn.adapter.local().insert(key, value);
+        }
+    }
+
+    fn shared_loaded(&mut self, turn: &mut Turn<'_>, value: Option<&[u8]>) {
+        let proof = self.call.caller.proof;
+        match std::mem::replace(&mut self.request, Request::Settled) {
+            Request::Proving { body, hit } => {
+                let lasts = turn.adapter.plan.proof;
+                if value.is_some_and(|value| proof.is_proven(value, turn.now, lasts)) {
+                    self.serve(turn, hit);
+                } else {
+                    self.send(turn, Verdict::Bypassed(Bypass::HitUnproven), body);
+                }
+            }
+            other => {
+                // The provider refused the credentials: whatever proved them is void.
+                self.request = other;
+                if value.is_some_and(|value| proof.is_in(value)) {
+                    Self::store_shared(turn, proof.slot(), Vec::new());
+                }
+            }
+        }
+    }
+
+    /// The header that tells the client what was done.
+    fn tell(&self, turn: &mut Turn<'_>) {
+        if let (true, Some(verdict)) = (self.call.wants_decisions, self.verdict) {
+            let value = self.decisions.header(verdict).into();
+            turn.push(Effect::SetHeader(Side::Response, "x-anyray-optimization", value));
+        }
+    }
+
+    fn close(mut self: Box<Self>, turn: &mut Turn<'_>) {
+        if let Request::Asking { asked, .. } = self.request {
+            let took = turn.now.saturating_sub(asked.since);
+            measure_callout(Kind::Optimize, CalloutResult::ClientGone, took, turn.effects);
+        }
+        if self.verdict.is_none() {
+            self.settle(turn, Verdict::Bypassed(Bypass::ClientGone));
+        }
+        if let Response::Asking { asked, .. } = self.response {
+            let took = turn.now.saturating_sub(asked.since);
+            measure_callout(Kind::OptimizeResponse, CalloutResult::ClientGone, took, turn.effects);
+        }
+        if matches!(self.response, Response::Holding { .. } | Response::Asking { .. }) {
+            self.settle_response(turn, Verdict::Bypassed(Bypass::ClientGone));
+        }
+        self.write_back(turn);
+        turn.adapter.reserve(&mut self.reserved, 0);
+    }
+}
+
+/// A body's length, and sums of lengths, as the budget counts them.
+fn bytes(lengths: &[usize]) -> u64 {
+    lengths
+        .iter()
+        .fold(0, |sum: u64, &length| sum.saturating_add(u64::try_from(length).unwrap_or(u64::MAX)))
+}
+
+/// A part that does not belong to the flow that was asked for: a binding that
+/// holds although nothing is to be held must let go.
+fn let_go(turn: &mut Turn<'_>, side: Side, part: &Body<'_>) {
+    if matches!(part, Body::Held(_) | Body::Whole(_) | Body::Unreadable) {
+        turn.push(Effect::Flow(side, Flow::Pass));
+    }
+}

@@ -1,0 +1,235 @@
+//! The request's half of an exchange.
+
+use bytes::Bytes;
+
+use super::{Active, Request, Response, Turn, bytes, let_go};
+use crate::bypass::Bypass;
+use crate::call::{self, Call};
+use crate::callout::{Kind, Outcome};
+use crate::config::Serve;
+use crate::decisions::Decisions;
+use crate::effect::{Effect, Flow, Side};
+use crate::event::{Body, RequestHead};
+use crate::json::Object;
+use crate::metric::{Metric, Verdict};
+use crate::protocol::{self, Answer};
+use crate::transform;
+
+/// What a good answer of the optimizer means for the request.
+enum Decision {
+    Send(Verdict, Bytes),
+    /// There is a hit for a caller who is known to be welcome.
+    Serve(Bytes),
+    /// There is a hit, for a caller with proven credentials only.
+    Prove(Bytes),
+}
+
+impl Active {
+    /// Begins an exchange; `None` if the path is no LLM endpoint's.
+    pub(super) fn begin(turn: &mut Turn<'_>, head: RequestHead<'_>) -> Option<Box<Self>> {
+        for (name, _) in head.headers.iter() {
+            let ours = name.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"x-anyray-"));
+            if let (true, Ok(name)) = (ours, std::str::from_utf8(name)) {
+                turn.push(Effect::RemoveHeader(Side::Request, name.to_owned()));
+            }
+        }
+        let plan = &turn.adapter.plan;
+        let path = head.headers.get(":path").unwrap_or_default();
+        let Some(dialect) = plan.endpoints.dialect(path) else {
+            turn.push(Effect::Flow(Side::Request, Flow::Pass));
+            return None;
+        };
+        let admitted = call::admit(plan, head);
+        let reads = plan.hooks.request || plan.hooks.response;
+        let mut active = Box::new(Self {
+            call: Call::new(plan, dialect, head),
+            request: Request::Idle,
+            response: Response::Idle,
+            verdict: None,
+            decisions: Decisions::default(),
+            sent: None,
+            write_back: None,
+            reserved: 0,
+        });
+        match admitted {
+            Err(reason) => active.pass(turn, Verdict::Bypassed(reason)),
+            Ok(_) if !reads => active.pass(turn, Verdict::Unchanged),
+            Ok(_) if turn.adapter.breaker.is_open(turn.now) => {
+                active.pass(turn, Verdict::Bypassed(Bypass::BreakerOpen));
+            }
+            Ok(bound) => {
+                active.request = Request::Holding { bound };
+                turn.push(Effect::Flow(Side::Request, Flow::Hold));
+            }
+        }
+        Some(active)
+    }
+
+    pub(super) fn request_body(&mut self, turn: &mut Turn<'_>, part: Body<'_>) {
+        let Request::Holding { bound } = self.request else {
+            if !matches!(self.request, Request::Asking { .. } | Request::Proving { .. }) {
+                let_go(turn, Side::Request, &part);
+            }
+            return;
+        };
+        let refused = match part {
+            Body::Held(size) if size > bound => Bypass::RequestOverHostBuffer,
+            Body::Held(size) => {
+                if turn.adapter.reserve(&mut self.reserved, bytes(&[size])) {
+                    return;
+                }
+                Bypass::OverTotalBytes
+            }
+            Body::Whole(body) => match self.read_request(turn, body, bound) {
+                Ok(()) => return,
+                Err(reason) => reason,
+            },
+            Body::Unreadable => Bypass::RequestUnreadable,
+            Body::Chunk(_) | Body::End => return,
+        };
+        self.pass(turn, Verdict::Bypassed(refused));
+    }
+
+    /// The whole body is there: asks the optimizer about it.
+    fn read_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        body: Bytes,
+        bound: usize,
+    ) -> Result<(), Bypass> {
+        if body.is_empty() {
+            return Err(Bypass::RequestEmpty);
+        }
+        let object = Object::parse(&body).map_err(call::request_error)?;
+        self.call.read_body(&object);
+        if !turn.adapter.plan.hooks.request {
+            self.send(turn, Verdict::Unchanged, body);
+            return Ok(());
+        }
+        if !turn.adapter.breaker.admits(turn.now) {
+            return Err(Bypass::BreakerOpen);
+        }
+        let Call { dialect, caller, .. } = &self.call;
+        let can_short_circuit = turn.adapter.plan.hooks.cache;
+        let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
+        let asked = turn.ask(Kind::Optimize, &self.call, envelope);
+        self.request = Request::Asking { asked, body, bound };
+        Ok(())
+    }
+
+    pub(super) fn optimize_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
+        let Request::Asking { asked, body, bound } =
+            std::mem::replace(&mut self.request, Request::Settled)
+        else {
+            return;
+        };
+        let failed = outcome.is_failure();
+        let decided = outcome.success().and_then(|answer| self.decide(turn, &body, bound, &answer));
+        turn.answered(Kind::Optimize, asked, failed, &decided);
+        match decided {
+            Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
+            Ok(Decision::Serve(hit)) => self.serve(turn, hit),
+            Ok(Decision::Prove(hit)) => {
+                self.request = Request::Proving { body, hit };
+                let slot = self.call.caller.proof.slot();
+                self.load_shared(turn, slot);
+            }
+            Err(reason) => self.send(turn, Verdict::Bypassed(reason), body),
+        }
+    }
+
+    fn decide(
+        &mut self,
+        turn: &mut Turn<'_>,
+        body: &Bytes,
+        bound: usize,
+        answer_body: &Bytes,
+    ) -> Result<Decision, Bypass> {
+        let answer = Answer::parse(answer_body)?;
+        if self.call.wants_decisions {
+            self.decisions.add(&answer);
+        }
+        let plan = &turn.adapter.plan;
+        if plan.hooks.cache {
+            match (answer.cache_key(), self.call.may_write()) {
+                (Some(key), Ok(())) => self.write_back = Some(key.to_owned()),
+                (Some(_), Err(reason)) => {
+                    turn.effects.push(Effect::Measure(Metric::WriteBacks(Some(reason)), 1));
+                }
+                (None, _) => {}
+            }
+            if let Some(hit) = answer.hit() {
+                self.call.may_hit()?;
+                let hit = answer_body.slice_ref(hit.as_bytes());
+                return match plan.serve {
+                    Serve::Anyone => Ok(Decision::Serve(hit)),
+                    Serve::Authenticated if self.call.caller.has_user => Ok(Decision::Serve(hit)),
+                    Serve::Authenticated => Err(Bypass::HitUnproven),
+                    Serve::Proven => Ok(Decision::Prove(hit)),
+                };
+            }
+        }
+        let transformed = answer.request().ok_or(Bypass::AnswerWrongShape)?;
+        let original = Object::parse(body).map_err(call::request_error)?;
+        let Some(new) = transform::request(self.call.dialect, &original, transformed)? else {
+            return Ok(Decision::Send(Verdict::Unchanged, body.clone()));
+        };
+        if new.len() > bound.max(body.len()) {
+            return Err(Bypass::TransformTooLarge);
+        }
+        turn.effects.push(Effect::Measure(Metric::TokensSaved, answer.tokens_saved()));
+        Ok(Decision::Send(Verdict::Transformed, new.into()))
+    }
+
+    /// Lets the request go on to the provider with `body`, whole and read.
+    pub(super) fn send(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
+        let plan = &turn.adapter.plan;
+        let hook = plan.hooks.response && !matches!(verdict, Verdict::Bypassed(_));
+        let reads = (hook || self.write_back.is_some()) && !self.call.is_stream();
+        if verdict == Verdict::Transformed {
+            if self.call.has_content_length {
+                let length = body.len().to_string().into();
+                turn.push(Effect::SetHeader(Side::Request, "content-length", length));
+            }
+            turn.push(Effect::ReplaceBody(Side::Request, body.clone()));
+        }
+        let kept = if reads { bytes(&[body.len()]) } else { 0 };
+        if turn.adapter.reserve(&mut self.reserved, kept) && reads {
+            // An answer that will be read must come unencoded.
+            turn.push(Effect::SetHeader(Side::Request, "accept-encoding", "identity".into()));
+            self.sent = Some(body);
+        }
+        self.pass(turn, verdict);
+    }
+
+    /// Answers from the cache.
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes) {
+        self.settle(turn, Verdict::Hit);
+        self.request = Request::Served;
+        self.write_back = None;
+        turn.adapter.reserve(&mut self.reserved, 0);
+        let mut headers = vec![("content-type", "application/json".into())];
+        if self.call.wants_decisions {
+            let value = self.decisions.header(Verdict::Hit).into();
+            headers.push(("x-anyray-optimization", value));
+        }
+        turn.push(Effect::Respond { headers, body: hit });
+    }
+
+    /// Lets the request go on.
+    fn pass(&mut self, turn: &mut Turn<'_>, verdict: Verdict) {
+        self.settle(turn, verdict);
+        self.request = Request::Settled;
+        if self.sent.is_none() {
+            turn.adapter.reserve(&mut self.reserved, 0);
+        }
+        turn.push(Effect::Flow(Side::Request, Flow::Pass));
+    }
+
+    /// Fixes what the request hook came to.
+    pub(super) fn settle(&mut self, turn: &mut Turn<'_>, verdict: Verdict) {
+        self.verdict = Some(verdict);
+        turn.count(Metric::Exchanges(verdict));
+        turn.annotate("optimizer_outcome", verdict);
+    }
+}
