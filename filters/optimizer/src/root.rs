@@ -29,7 +29,8 @@ impl Root {
         for effect in effects {
             match effect {
                 Effect::Callout(callout) => {
-                    if !self.callouts.send(&vm.upstream(), &callout) {
+                    let sent = self.callouts.send(&vm.upstream(), &callout);
+                    if !sent {
                         self.done(vm, callout.id, Outcome::DispatchFailed);
                     }
                 }

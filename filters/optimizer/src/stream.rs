@@ -78,7 +78,8 @@ impl Stream {
                 hostcalls::replace_buffer(body_buffer(side), &body);
             }
             Effect::Callout(callout) => {
-                if !self.callouts.send(&vm.upstream(), &callout) {
+                let sent = self.callouts.send(&vm.upstream(), &callout);
+                if !sent {
                     return Some(Reply::DispatchFailed(callout.id));
                 }
             }
