@@ -20,12 +20,7 @@ mod vm;
 use proxy_wasm::types::LogLevel;
 
 proxy_wasm::main! {{
-    proxy_wasm::set_log_level(match hostcalls::log_level() {
-        0 => LogLevel::Trace,
-        1 => LogLevel::Debug,
-        2 => LogLevel::Info,
-        3 => LogLevel::Warn,
-        _ => LogLevel::Error,
-    });
+    // The host's own level cannot be asked for yet: hosts restrict calls from here.
+    proxy_wasm::set_log_level(LogLevel::Info);
     proxy_wasm::set_root_context(|_| Box::<root::Root>::default());
 }}

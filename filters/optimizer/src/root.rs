@@ -10,7 +10,7 @@ use optimizer_core::effect::Effect;
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
+use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::hostcalls;
 use crate::stream::Stream;
@@ -59,6 +59,17 @@ impl Context for Root {
 }
 
 impl RootContext for Root {
+    fn on_vm_start(&mut self, _: usize) -> bool {
+        proxy_wasm::set_log_level(match hostcalls::log_level() {
+            0 => LogLevel::Trace,
+            1 => LogLevel::Debug,
+            2 => LogLevel::Info,
+            3 => LogLevel::Warn,
+            _ => LogLevel::Error,
+        });
+        true
+    }
+
     fn on_configure(&mut self, size: usize) -> bool {
         let json = match size {
             0 => Vec::new(),
