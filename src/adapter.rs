@@ -108,8 +108,10 @@ impl Adapter {
         let Some(since) = self.in_flight.remove(&id.0) else {
             return;
         };
+        let took = now.saturating_sub(since);
+        let outcome = outcome.timed(took, WRITE_BACK_TIMEOUT);
         let result = CalloutResult::from(outcome.success().map(drop));
-        measure_callout(Kind::Cache, result, now.saturating_sub(since), effects);
+        measure_callout(Kind::Cache, result, took, effects);
     }
 
     /// A callout that somebody waits for, unless changed.
@@ -126,9 +128,10 @@ impl Adapter {
             headers.push(("authorization", authorization.clone().into()));
         }
         headers.extend(trace.iter().map(|(name, value)| (*name, value.clone().into())));
-        // An answer holds a whole request or a whole response, and little beside it.
-        let largest = plan.limits.request_bytes.get().max(plan.limits.response_bytes.get());
-        let max_answer_bytes = largest.saturating_add(1024 * 1024);
+        // An answer holds a request, perhaps a cached response, and little beside them.
+        let limits = &plan.limits;
+        let bodies = limits.request_bytes.get().saturating_add(limits.response_bytes.get());
+        let max_answer_bytes = bodies.saturating_add(64 * 1024);
         Callout {
             id: CalloutId(self.next_callout),
             kind,

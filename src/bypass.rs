@@ -50,7 +50,7 @@ reasons! {
     OverTotalBytes = "over_total_bytes",
     /// The host cannot hold a call while the optimizer is asked.
     HostCannotHold = "host_cannot_hold",
-    /// The client left while the optimizer was being asked.
+    /// The client left, or the host answered by itself, while the call was held.
     ClientGone = "client_gone",
     /// The breaker is open: the optimizer failed too often in a row.
     BreakerOpen = "breaker_open",

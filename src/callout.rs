@@ -106,6 +106,15 @@ impl Outcome {
         }
     }
 
+    /// Envoy reports an answer that was still coming when the time was over as
+    /// cut off: told apart by how long the callout `took`.
+    pub(crate) fn timed(self, took: Duration, timeout: Duration) -> Self {
+        match self {
+            Outcome::Reset if took >= timeout => Outcome::Timeout,
+            other => other,
+        }
+    }
+
     /// The body of a 2xx answer.
     ///
     /// # Errors

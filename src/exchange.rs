@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::adapter::{Adapter, measure_callout};
 use crate::bypass::Bypass;
 use crate::call::Call;
-use crate::callout::{Callout, CalloutId, CalloutResult, Kind};
+use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::decisions::Decisions;
 use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, Event};
@@ -134,6 +134,11 @@ impl Turn<'_> {
         let asked = Asked { id: callout.id, since: self.now };
         self.push(Effect::Callout(callout));
         asked
+    }
+
+    /// How a callout that was waited for ended.
+    fn timed(&self, asked: Asked, outcome: Outcome) -> Outcome {
+        outcome.timed(self.now.saturating_sub(asked.since), self.adapter.plan.timeout)
     }
 
     /// Takes in how a callout that was waited for ended, and what its answer came to.

@@ -236,8 +236,8 @@ fn bearer(
         }
         (Some(_), Some(_)) => {
             return Err(ConfigError::new(
-                "optimizer",
-                "has both token and token_env, expected one",
+                "optimizer.token_env",
+                "expected only one of token and token_env",
             ));
         }
     };
@@ -325,7 +325,10 @@ mod tests {
             (r#"{"optimizer":{"upstream":"o","path_prefix":"x"}}"#, "optimizer.path_prefix: "),
             (r#"{"optimizer":{"upstream":"o","path_prefix":"/x/"}}"#, "optimizer.path_prefix: "),
             (r#"{"optimizer":{"upstream":"o","token":"a\nb"}}"#, "optimizer.token: expected a"),
-            (r#"{"optimizer":{"upstream":"o","token":"a","token_env":"TOKEN"}}"#, "optimizer: has"),
+            (
+                r#"{"optimizer":{"upstream":"o","token":"a","token_env":"TOKEN"}}"#,
+                "optimizer.token_env: expected only one",
+            ),
             (r#"{"optimizer":{"upstream":"o","token_env":"NO"}}"#, "optimizer.token_env: names an"),
             (r#"{"optimizer":{"upstream":"o"},"cache":{"scope":"team"}}"#, "cache.scope: "),
             (

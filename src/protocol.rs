@@ -131,11 +131,12 @@ impl<'a> Answer<'a> {
         self.typed("suppressedKinds", Kind::Array)
     }
 
-    /// `estimatedTokensSaved`, rounded down.
+    /// `estimatedTokensSaved`, rounded down; 0 where it cannot be a count.
     pub(crate) fn tokens_saved(&self) -> u64 {
         let estimate = self.typed("estimatedTokensSaved", Kind::Number);
-        // A cast from a float saturates and takes NaN and negatives to 0.
-        estimate.and_then(|number| number.parse::<f64>().ok()).unwrap_or(0.0) as u64
+        let estimate = estimate.and_then(|number| number.parse::<f64>().ok());
+        // No context window holds more; a cast takes negatives to 0.
+        estimate.filter(|&tokens| tokens <= f64::from(u32::MAX)).unwrap_or(0.0) as u64
     }
 }
 
@@ -199,6 +200,10 @@ mod tests {
         assert!(answer.hit().is_none());
         assert_eq!(answer.cache_key(), Some("\"k\""));
         assert_eq!(answer.tokens_saved(), 12);
+        for (estimate, tokens) in [("-3", 0), ("1e300", 0), ("2e3", 2000)] {
+            let text = format!(r#"{{"estimatedTokensSaved":{estimate}}}"#);
+            assert_eq!(Answer::parse(text.as_bytes()).unwrap().tokens_saved(), tokens);
+        }
         assert!(Answer::parse(br#"{"cacheKey":"k"}"#).unwrap().cache_key().is_none());
     }
 }

@@ -123,6 +123,7 @@ impl Active {
         else {
             return;
         };
+        let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
         let decided = outcome.success().and_then(|answer| self.decide(turn, &body, bound, &answer));
         turn.answered(Kind::Optimize, asked, failed, &decided);

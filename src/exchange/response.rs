@@ -154,6 +154,7 @@ impl Active {
         else {
             return;
         };
+        let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
         let decided = outcome.success().and_then(|answer| self.review(&body, bound, &answer));
         turn.answered(Kind::OptimizeResponse, asked, failed, &decided);
