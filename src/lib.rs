@@ -1,4 +1,46 @@
-//! The core.
+//! The host-independent core of the LLM optimizer adapter.
+//!
+//! The core decides everything and does nothing: it knows no proxy, no socket and
+//! no clock. A host binding (`filters/*`) translates what happens to events and
+//! what is to be done from effects.
+//!
+//! # Mutate, then drain
+//!
+//! ```text
+//!            Event (borrowed), now                  Vec<Effect>
+//!   host ───────────────────────► Exchange::handle ─────────────► host
+//!                                    │        ▲
+//!                                    ▼        │
+//!                                 Adapter: plan, budget, breaker, write-backs
+//! ```
+//! - A [`config::Config`] and a [`host::Host`] compile into a [`plan::Plan`], once.
+//!   An [`adapter::Adapter`] holds what all exchanges of one VM share.
+//! - For each request the host asks for an [`exchange::Exchange`] and hands it one
+//!   [`event::Event`] at a time, with the time since the Unix epoch.
+//! - `handle` changes its own state and pushes [`effect::Effect`]s. The host carries
+//!   all of them out, in order, before it hands in the next event. The core never
+//!   calls the host.
+//! - An exchange that ends gets [`event::Event::Closed`], however it ended: what it
+//!   held is given back there, and what is to be written back is queued.
+//! - After [`effect::Effect::WakeUp`] the host calls [`adapter::Adapter::tick`] now
+//!   and then, until `Sleep`. Those callouts belong to no exchange: they end in
+//!   [`adapter::Adapter::callout_done`].
+//!
+//! # One exchange
+//!
+//! ```text
+//! RequestHeaders ─► Flow::Hold ─► RequestBody(Whole) ─► Callout /v1/optimize
+//!       │                                                 │
+//!       │ bypass                    ┌─────────────────────┼────────────────┐
+//!       ▼                           ▼                     ▼                ▼
+//!   Flow::Pass             Respond (a hit)   ReplaceBody, Flow::Pass   Flow::Pass
+//!                                                         │   (original bytes)
+//! ResponseHeaders ─► Flow::Hold ─► ResponseBody(Whole) ─► Callout /v1/optimize-response
+//!       ├─► Flow::Copy (write-back only)                  │
+//!       └─► Flow::Pass                     ReplaceBody? Flow::Pass
+//! Closed ─► WakeUp ─► tick ─► Callout /v1/cache
+//! ```
+//! Every way out that is not the plan is a [`bypass::Bypass`], and is counted.
 #![cfg_attr(
     not(test),
     deny(
@@ -32,4 +74,6 @@ mod metadata;
 pub mod metric;
 pub mod plan;
 mod protocol;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod transform;

@@ -1,0 +1,116 @@
+# The two doors: `make demo` and `make test`. `make help` lists the rest.
+# Everything that is needed beyond Rust (by rustup), Python 3 with venv and, for
+# the tests, Node.js is set up inside the checkout: .venv, .tools, target, dist.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+PYTHON ?= python3
+NODE ?= node
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := .venv
+# Bind-time checks are cheap; a wrong lock file is not.
+LOCKED := --locked
+
+WASM_BINDGEN := $(shell sed -n '/^name = "wasm-bindgen"$$/{n;s/version = "\(.*\)"/\1/p;}' Cargo.lock)
+WASM_BINDGEN_RUNNER := .tools/bin/wasm-bindgen-test-runner
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+# --- What must be there already ------------------------------------------------
+
+.PHONY: check-rust check-python check-node
+check-rust:
+	@command -v rustup >/dev/null && command -v $(CARGO) >/dev/null || { echo 'missing: Rust by rustup (https://rustup.rs)' >&2; exit 1; }
+
+check-python:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)' 2>/dev/null || { echo 'missing: Python 3.10 or newer with venv (Debian: apt-get install python3-venv)' >&2; exit 1; }
+
+check-node:
+	@command -v $(NODE) >/dev/null || { echo 'missing: Node.js 18 or newer, for the tests in Wasm (https://nodejs.org)' >&2; exit 1; }
+
+# --- What is set up inside the checkout ----------------------------------------
+
+.PHONY: rust-targets
+rust-targets: check-rust
+	@for target in wasm32-wasip1 $(EXTRA_TARGETS); do rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; done
+
+$(VENV)/.complete: integration/requirements.txt | check-python
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --requirement $<
+	touch $@
+
+$(WASM_BINDGEN_RUNNER): Cargo.lock | check-rust
+	@if [ "$$($@ --version 2>/dev/null)" != "wasm-bindgen-test-runner $(WASM_BINDGEN)" ]; then \
+	  $(CARGO) install --quiet --locked --root .tools --version $(WASM_BINDGEN) wasm-bindgen-cli; fi
+	@touch $@
+
+# --- Building --------------------------------------------------------------------
+
+.PHONY: build
+build: rust-targets ## Build dist/optimizer.wasm and dist/optimizer.meta.json
+	$(CARGO) build $(LOCKED) -p optimizer-filter --target wasm32-wasip1 --profile wasm
+	@mkdir -p dist
+	@cp $(TARGET)/wasm32-wasip1/wasm/optimizer_filter.wasm dist/optimizer.wasm
+	@cp schema/optimizer.meta.json dist/optimizer.meta.json
+	@ls -l dist | tail -n +2
+
+.PHONY: services
+services: check-rust
+	$(CARGO) build $(LOCKED) -p reference-optimizer -p demo-provider
+
+.PHONY: demo
+demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up until Ctrl-C (DEMO_ONCE=1: exits; PROVIDER=URL: a real provider)
+	@exec $(VENV)/bin/python examples/demo.py --wasm dist/optimizer.wasm --envoy $(VENV)/bin/envoy \
+	  --optimizer $(TARGET)/debug/reference-optimizer --provider-bin $(TARGET)/debug/demo-provider
+
+# --- Testing ---------------------------------------------------------------------
+
+.PHONY: test
+test: test-native test-node test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
+
+.PHONY: test-native
+test-native: build ## The core, the services and the module in the host harness
+	$(CARGO) test $(LOCKED) --workspace --features optimizer-core/schema,optimizer-core/strategies
+
+.PHONY: test-node
+test-node: EXTRA_TARGETS := wasm32-unknown-unknown
+test-node: check-node rust-targets $(WASM_BINDGEN_RUNNER) ## The core's own suite in 32-bit Wasm, without any host
+	$(CARGO) test $(LOCKED) -p optimizer-core --features strategies --lib --target wasm32-unknown-unknown
+
+.PHONY: test-e2e
+test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clients and the official SDKs
+	$(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
+
+.PHONY: test-conformance
+test-conformance: services $(VENV)/.complete
+	REFERENCE_OPTIMIZER=$(TARGET)/debug/reference-optimizer $(VENV)/bin/python -m pytest -q integration/conformance
+
+.PHONY: conformance
+conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZER=http://… [OPTIMIZER_TOKEN=…]
+	@test -n "$(OPTIMIZER)" || { echo 'which optimizer? make conformance OPTIMIZER=http://127.0.0.1:8088' >&2; exit 1; }
+	OPTIMIZER=$(OPTIMIZER) $(VENV)/bin/python -m pytest -q integration/conformance/test_any_optimizer.py
+
+.PHONY: lint
+lint: check-rust rust-targets ## Formatting, clippy with warnings denied, schema drift
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p optimizer-filter --target wasm32-wasip1 -- -D warnings
+	$(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
+
+.PHONY: schema
+schema: check-rust ## Write schema/ anew from the configuration's types
+	UPDATE=1 $(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
+
+.PHONY: clean
+clean: ## Remove everything that was built or installed here
+	rm -rf target dist $(VENV) .tools
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
