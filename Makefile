@@ -22,7 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 # --- What must be there already ------------------------------------------------
 
@@ -50,7 +50,7 @@ $(VENV)/.complete: integration/requirements.txt | check-python
 
 $(WASM_BINDGEN_RUNNER): Cargo.lock | check-rust
 	@if [ "$$($@ --version 2>/dev/null)" != "wasm-bindgen-test-runner $(WASM_BINDGEN)" ]; then \
-	  $(CARGO) install --quiet --locked --root .tools --version $(WASM_BINDGEN) wasm-bindgen-cli; fi
+	  $(CARGO) install --quiet --root .tools --version $(WASM_BINDGEN) wasm-bindgen-cli; fi
 	@touch $@
 
 # --- Building --------------------------------------------------------------------
