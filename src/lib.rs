@@ -32,4 +32,6 @@ mod metadata;
 pub mod metric;
 pub mod plan;
 mod protocol;
+#[cfg(feature = "strategies")]
+pub mod strategies;
 mod transform;
