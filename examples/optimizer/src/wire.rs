@@ -17,10 +17,12 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let message = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
+        // Where the text is no JSON the path leads nowhere.
+        let known = error.inner().is_data() && path != ".";
         Error {
             status: StatusCode::BAD_REQUEST,
             message: error.inner().to_string(),
-            path: (path != ".").then_some(path),
+            path: known.then_some(path),
         }
     })?;
     deserializer
