@@ -28,6 +28,8 @@ use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 
+use crate::dialect::Dialect;
+
 pub use context_compression::ContextCompression;
 pub use param_tuning::ParamTuning;
 pub use prompt_compression::PromptCompression;
@@ -45,8 +47,8 @@ pub enum Hook {
 /// What a strategy is asked to work on.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
-    /// The LLM API's canonical path, such as `/v1/messages`.
-    pub endpoint: &'a str,
+    /// Which LLM API the body belongs to.
+    pub dialect: Dialect,
     /// The request's or the response's JSON text.
     pub body: &'a str,
     /// Whether originals are kept for `/v1/retrieve`. Where they are not, nothing is cut away.
@@ -244,10 +246,7 @@ pub enum StrategyError {
 
 impl StrategyError {
     fn param(path: &str, message: &str) -> StrategyError {
-        StrategyError::Param {
-            path: path.to_owned(),
-            message: message.to_owned(),
-        }
+        StrategyError::Param { path: path.to_owned(), message: message.to_owned() }
     }
 }
 
@@ -255,11 +254,7 @@ impl fmt::Display for StrategyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StrategyError::UnknownKind => {
-                write!(
-                    f,
-                    "no such strategy; there are {}",
-                    Strategy::KINDS.join(", ")
-                )
+                write!(f, "no such strategy; there are {}", Strategy::KINDS.join(", "))
             }
             StrategyError::Param { path, message } => write!(f, "{path}: {message}"),
         }
@@ -279,18 +274,16 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::{Call, Edit, Outcome, Strategy, apply, run};
+    use crate::dialect::Dialect;
 
     fn strategies(kinds: &[(&str, &str)]) -> Vec<Strategy> {
-        kinds
-            .iter()
-            .map(|(kind, params)| Strategy::new(kind, params).unwrap())
-            .collect()
+        kinds.iter().map(|(kind, params)| Strategy::new(kind, params).unwrap()).collect()
     }
 
     #[test]
     fn each_strategy_works_on_what_the_former_left() {
         let call = Call {
-            endpoint: "/v1/completions",
+            dialect: Dialect::OpenAiCompletions,
             body: r#"{"prompt":"a  b","max_tokens":500}"#,
             can_retrieve: false,
         };
@@ -300,42 +293,23 @@ mod tests {
             ("param_tuning", r#"{"max_output_tokens":100}"#),
         ]);
         let outcome = run(&list, call);
-        assert_eq!(
-            outcome.body.unwrap(),
-            r#"{"prompt":"a b","max_tokens":100}"#
-        );
+        assert_eq!(outcome.body.unwrap(), r#"{"prompt":"a b","max_tokens":100}"#);
         let kinds: Vec<_> = outcome.decisions.iter().map(|d| d.kind).collect();
-        assert_eq!(
-            kinds,
-            ["param_tuning", "prompt_compression", "param_tuning"]
-        );
+        assert_eq!(kinds, ["param_tuning", "prompt_compression", "param_tuning"]);
     }
 
     #[test]
     fn nothing_to_do_is_no_new_body() {
         let list = strategies(&[("prompt_compression", "{}"), ("context_compression", "{}")]);
-        for body in [
-            "",
-            "null",
-            "[[[[",
-            r#"{"prompt":"a b"}"#,
-            "{\"prompt\":\"\\ud800  \"}",
-        ] {
-            let call = Call {
-                endpoint: "/v1/completions",
-                body,
-                can_retrieve: true,
-            };
+        for body in ["", "null", "[[[[", r#"{"prompt":"a b"}"#, "{\"prompt\":\"\\ud800  \"}"] {
+            let call = Call { dialect: Dialect::OpenAiCompletions, body, can_retrieve: true };
             assert_eq!(run(&list, call), Outcome::default(), "{body}");
         }
     }
 
     #[test]
     fn edits_that_do_not_fit_are_not_made() {
-        let edit = |range| Edit {
-            range,
-            replacement: String::from("x"),
-        };
+        let edit = |range| Edit { range, replacement: String::from("x") };
         assert_eq!(apply("abc", &[edit(1..2)]).unwrap(), "axc");
         assert_eq!(apply("abc", &[]), None);
         assert_eq!(apply("abc", &[edit(3..4)]), None);

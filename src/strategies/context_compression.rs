@@ -1,6 +1,5 @@
 //! `context_compression`: tool results, minified and shortened.
 
-use std::fmt::Write;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -47,10 +46,7 @@ impl ContextCompression {
     pub(super) fn check(&self) -> Result<(), StrategyError> {
         // Below that the note would be most of what is left.
         if self.max_characters.is_some_and(|most| most < 400) {
-            return Err(StrategyError::param(
-                "max_characters",
-                "must be null or at least 400",
-            ));
+            return Err(StrategyError::param("max_characters", "must be null or at least 400"));
         }
         Ok(())
     }
@@ -58,7 +54,7 @@ impl ContextCompression {
     pub(super) fn propose(&self, call: Call<'_>) -> Proposal {
         let mut proposal = Proposal::default();
         let (mut minified, mut cut): (usize, usize) = (0, 0);
-        for text in texts(call.endpoint, call.body) {
+        for text in texts(call.dialect, call.body) {
             if text.source != Source::Tool || text.pinned {
                 continue;
             }
@@ -71,10 +67,7 @@ impl ContextCompression {
             minified = minified.saturating_add(short.minified);
             cut = cut.saturating_add(short.cut);
             proposal.originals.extend(short.original);
-            proposal.edits.push(Edit {
-                range,
-                replacement: short.literal,
-            });
+            proposal.edits.push(Edit { range, replacement: short.literal });
         }
         if !proposal.edits.is_empty() {
             proposal.decision = Some(Decision {
@@ -96,18 +89,10 @@ impl ContextCompression {
         proposal: &mut Proposal,
     ) -> Option<Shortened> {
         let text = raw::string(result.literal)?;
-        let white_space = if self.minify_json {
-            white_space(&text)
-        } else {
-            Vec::new()
-        };
+        let white_space = if self.minify_json { white_space(&text) } else { Vec::new() };
         let minified = white_space.iter().map(ExactSizeIterator::len).sum();
-        let mut short = Shortened {
-            literal: result.literal.to_owned(),
-            minified,
-            cut: 0,
-            original: None,
-        };
+        let mut short =
+            Shortened { literal: result.literal.to_owned(), minified, cut: 0, original: None };
         if minified > 0 {
             let changes = white_space.into_iter().map(|range| (range, ""));
             short.literal = literal::splice(result.literal, changes)?;
@@ -117,15 +102,9 @@ impl ContextCompression {
             if can_retrieve {
                 short.literal = literal::splice(&short.literal, [(cut.range, cut.note.as_str())])?;
                 short.cut = cut.saved;
-                short.original = Some(Original {
-                    handle: cut.handle,
-                    content: text.into_owned(),
-                });
+                short.original = Some(Original { handle: cut.handle, content: text.into_owned() });
             } else {
-                proposal.suppressed = Some(Suppressed {
-                    kind: Self::KIND,
-                    reason: "no_retrieve",
-                });
+                proposal.suppressed = Some(Suppressed { kind: Self::KIND, reason: "no_retrieve" });
             }
         }
         (short.minified > 0 || short.cut > 0).then_some(short)
@@ -175,12 +154,8 @@ struct Cut {
 /// prompt that is sent again is cut to the same bytes.
 fn handle(content: &str) -> String {
     let digest = Sha256::digest(content.as_bytes());
-    let mut handle = String::from("cut_");
-    for byte in digest.iter().take(16) {
-        // Writing into a String does not fail.
-        let _ = write!(handle, "{byte:02x}");
-    }
-    handle
+    let number = digest.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes));
+    format!("cut_{number:032x}")
 }
 
 /// The white space between the tokens of a JSON object or array; nothing for
@@ -219,15 +194,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::{Call, Outcome, Strategy, Suppressed, run};
+    use crate::dialect::Dialect;
 
     fn outcome(params: &str, endpoint: &str, body: &Value, can_retrieve: bool) -> Outcome {
         let strategy = Strategy::new("context_compression", params).unwrap();
         let body = body.to_string();
-        let call = Call {
-            endpoint,
-            body: &body,
-            can_retrieve,
-        };
+        let call =
+            Call { dialect: Dialect::from_endpoint(endpoint).unwrap(), body: &body, can_retrieve };
         run([&strategy], call)
     }
 
@@ -243,10 +216,7 @@ mod tests {
             Some(changed) => serde_json::from_str(changed).unwrap(),
             None => body,
         };
-        let text = changed["messages"][0]["content"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let text = changed["messages"][0]["content"].as_str().unwrap().to_owned();
         (text, outcome)
     }
 
@@ -256,10 +226,7 @@ mod tests {
             "{}",
             "{ \"a b\" : [ 12345678901234567890, 1.0 ],\n\t\"q\" : \"\\\" , \\\\\" }\n",
         );
-        assert_eq!(
-            text,
-            "{\"a b\":[12345678901234567890,1.0],\"q\":\"\\\" , \\\\\"}"
-        );
+        assert_eq!(text, "{\"a b\":[12345678901234567890,1.0],\"q\":\"\\\" , \\\\\"}");
         assert_eq!(outcome.decisions[0].kind, "context_compression");
         assert_eq!(outcome.decisions[0].estimated_tokens_saved, 3);
         assert!(outcome.originals.is_empty());
@@ -267,15 +234,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_stays() {
-        for result in [
-            "two  words",
-            "{ not json }",
-            "[1, 2",
-            "\"a\"  ",
-            "",
-            "[1,2]",
-            "[ 1 ] x",
-        ] {
+        for result in ["two  words", "{ not json }", "[1, 2", "\"a\"  ", "", "[1,2]", "[ 1 ] x"] {
             assert_eq!(shortened("{}", result).1, Outcome::default(), "{result}");
         }
         let off = shortened(r#"{"minify_json":false}"#, "[ 1 ]");
@@ -321,19 +280,15 @@ mod tests {
 
         let (head, rest) = text.split_once("\n[… ").unwrap();
         let (removed, rest) = rest.split_once(" characters removed; ").unwrap();
-        let tail = rest
-            .strip_prefix(&format!("retrieve with handle \"{}\"]\n", original.handle))
-            .unwrap();
+        let tail =
+            rest.strip_prefix(&format!("retrieve with handle \"{}\"]\n", original.handle)).unwrap();
         assert!(result.starts_with(head) && result.ends_with(tail));
         let kept = head.chars().count() + tail.chars().count();
         assert_eq!(removed.parse::<usize>().unwrap() + kept, 1000);
         assert!(head.chars().count().abs_diff(tail.chars().count()) <= 1);
         let length = text.chars().count();
         assert!((399..=400).contains(&length), "{length}");
-        assert_eq!(
-            outcome.decisions[0].estimated_tokens_saved,
-            (1000 - length as u64) / 4
-        );
+        assert_eq!(outcome.decisions[0].estimated_tokens_saved, (1000 - length as u64) / 4);
         // Once cut, the result is short enough.
         let again = shortened(r#"{"max_characters":400}"#, &text);
         assert_eq!(again.1, Outcome::default());
@@ -355,18 +310,12 @@ mod tests {
         assert!(outcome.originals.is_empty());
         let long = format!("[  \"{}\"]", "x".repeat(500));
         let (_, outcome) = shortened(r#"{"max_characters":400}"#, &long);
-        assert_eq!(
-            outcome.originals[0].content, long,
-            "the original is the client's"
-        );
+        assert_eq!(outcome.originals[0].content, long, "the original is the client's");
     }
 
     #[test]
     fn nothing_is_cut_that_could_not_be_retrieved() {
-        let suppressed = [Suppressed {
-            kind: "context_compression",
-            reason: "no_retrieve",
-        }];
+        let suppressed = [Suppressed { kind: "context_compression", reason: "no_retrieve" }];
         let params = r#"{"max_characters":400}"#;
         let chat_outcome = |text: &str| outcome(params, "/v1/chat/completions", &chat(text), false);
 
@@ -375,10 +324,7 @@ mod tests {
 
         let json = chat_outcome(&format!("[ \"{}\"]", "x".repeat(500)));
         let minified = chat(&format!("[\"{}\"]", "x".repeat(500))).to_string();
-        assert_eq!(
-            (json.body, json.suppressed),
-            (Some(minified), suppressed.to_vec())
-        );
+        assert_eq!((json.body, json.suppressed), (Some(minified), suppressed.to_vec()));
         assert!(chat_outcome("x").suppressed.is_empty());
     }
 

@@ -42,12 +42,7 @@ struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     fn new(literal: &'a str) -> Option<Cursor<'a>> {
-        let mut cursor = Cursor {
-            literal,
-            raw: 1,
-            text: 0,
-            plain_until: 1,
-        };
+        let mut cursor = Cursor { literal, raw: 1, text: 0, plain_until: 1 };
         cursor.find_escape()?;
         Some(cursor)
     }
@@ -110,10 +105,7 @@ mod tests {
     fn what_stays_keeps_its_escapes() {
         // Decoded: é ␣ ␣ 😀 ␣ ␣ / n (2 + 1 + 1 + 4 + 1 + 1 + 1 + 1 bytes)
         let literal = r#""\u00e9  \ud83d\ude00\u0020 \/n""#;
-        assert_eq!(
-            cut(literal, &[(3, 4), (9, 10)]).unwrap(),
-            r#""\u00e9 \ud83d\ude00\u0020\/n""#
-        );
+        assert_eq!(cut(literal, &[(3, 4), (9, 10)]).unwrap(), r#""\u00e9 \ud83d\ude00\u0020\/n""#);
     }
 
     #[test]

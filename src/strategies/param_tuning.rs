@@ -1,9 +1,10 @@
 //! `param_tuning`: a cap on the number of output tokens.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{Call, Decision, Edit, Proposal, StrategyError, raw};
+use crate::dialect::Dialect;
+use crate::json::Object;
 
 /// Caps `max_tokens`, `max_completion_tokens` or `max_output_tokens`, whichever
 /// the endpoint knows.
@@ -17,32 +18,12 @@ pub struct ParamTuning {
     set_when_absent: bool,
 }
 
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow, default, deserialize_with = "raw::present")]
-    max_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "raw::present")]
-    max_completion_tokens: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "raw::present")]
-    max_output_tokens: Option<&'a RawValue>,
-    #[serde(borrow)]
-    thinking: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Thinking {
-    budget_tokens: Option<f64>,
-}
-
 impl ParamTuning {
     pub(super) const KIND: &'static str = "param_tuning";
 
     pub(super) fn check(&self) -> Result<(), StrategyError> {
         if self.max_output_tokens == 0 {
-            return Err(StrategyError::param(
-                "max_output_tokens",
-                "must be at least 1",
-            ));
+            return Err(StrategyError::param("max_output_tokens", "must be at least 1"));
         }
         Ok(())
     }
@@ -61,50 +42,39 @@ impl ParamTuning {
         }
     }
 
-    fn edit(&self, call: Call<'_>, body: &Body<'_>) -> Option<Edit> {
+    fn edit(&self, call: Call<'_>, body: &Object<'_>) -> Option<Edit> {
         // The name to set is the last one: chat's `max_tokens` is its old spelling.
-        let known: &[(&str, Option<&RawValue>)] = match call.endpoint {
-            "/v1/chat/completions" => &[
-                ("max_tokens", body.max_tokens),
-                ("max_completion_tokens", body.max_completion_tokens),
-            ],
-            "/v1/completions" => &[("max_tokens", body.max_tokens)],
-            "/v1/responses" => &[("max_output_tokens", body.max_output_tokens)],
-            "/v1/messages" => &[("max_tokens", body.max_tokens)],
-            _ => return None,
+        let names: &[&str] = match call.dialect {
+            Dialect::OpenAiChat => &["max_tokens", "max_completion_tokens"],
+            Dialect::OpenAiCompletions | Dialect::AnthropicMessages => &["max_tokens"],
+            Dialect::OpenAiResponses => &["max_output_tokens"],
+            Dialect::OpenAiEmbeddings => return None,
         };
         // Anthropic refuses a limit that is not above the budget for thinking.
-        let thinking: Option<Thinking> = body.thinking.and_then(|raw| raw::object(raw.get()));
-        if thinking
-            .and_then(|thinking| thinking.budget_tokens)
-            .is_some_and(|budget| budget >= self.max_output_tokens as f64)
-        {
+        let budget = || number(raw::object(body.get("thinking")?)?.get("budget_tokens")?);
+        if budget().is_some_and(|budget| budget >= self.max_output_tokens as f64) {
             return None;
         }
 
-        let limit = known.iter().find_map(|(_, value)| {
-            let value = (*value)?;
-            (value.get() != "null").then_some(value)
-        });
-        if let Some(limit) = limit {
-            // Read as a double, so that any spelling of a number will do.
-            let tokens: f64 = serde_json::from_str(limit.get()).ok()?;
-            return (tokens > self.max_output_tokens as f64)
+        if let Some(name) = names.iter().find(|name| raw::has(body, name)) {
+            let limit = body.get(name)?;
+            return (number(limit)? > self.max_output_tokens as f64)
                 .then(|| self.replace(call.body, limit))
                 .flatten();
         }
         if !self.set_when_absent {
             return None;
         }
-        match *known.last()? {
-            (_, Some(null)) => self.replace(call.body, null),
-            (name, None) => self.insert(call.body, name),
+        let name = names.last()?;
+        match body.get(name) {
+            Some(null) => self.replace(call.body, null),
+            None => self.insert(call.body, name),
         }
     }
 
-    fn replace(&self, body: &str, value: &RawValue) -> Option<Edit> {
+    fn replace(&self, body: &str, value: &str) -> Option<Edit> {
         Some(Edit {
-            range: raw::range(body, value.get())?,
+            range: raw::range(body, value)?,
             replacement: self.max_output_tokens.to_string(),
         })
     }
@@ -121,20 +91,23 @@ impl ParamTuning {
     }
 }
 
+/// Any spelling of a number will do.
+fn number(json: &str) -> Option<f64> {
+    serde_json::from_str(json).ok()
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::super::{Call, Strategy, run};
+    use crate::dialect::Dialect;
 
     fn tuned(params: &str, endpoint: &str, body: &str) -> Option<String> {
         let strategy = Strategy::new("param_tuning", params).unwrap();
-        let call = Call {
-            endpoint,
-            body,
-            can_retrieve: true,
-        };
+        let call =
+            Call { dialect: Dialect::from_endpoint(endpoint).unwrap(), body, can_retrieve: true };
         run([&strategy], call).body
     }
 
@@ -175,7 +148,6 @@ mod tests {
     fn another_endpoints_limit_stays() {
         assert_eq!(tuned(SET, "/v1/embeddings", r#"{"max_tokens":500}"#), None);
         assert_eq!(tuned(CAP, "/v1/responses", r#"{"max_tokens":500}"#), None);
-        assert_eq!(tuned(SET, "/elsewhere", r#"{"max_tokens":500}"#), None);
     }
 
     #[test]
@@ -190,10 +162,7 @@ mod tests {
             tuned(SET, chat, r#"{"max_completion_tokens":null}"#).unwrap(),
             r#"{"max_completion_tokens":100}"#
         );
-        assert_eq!(
-            tuned(SET, "/v1/completions", "{}").unwrap(),
-            r#"{"max_tokens":100}"#
-        );
+        assert_eq!(tuned(SET, "/v1/completions", "{}").unwrap(), r#"{"max_tokens":100}"#);
         assert_eq!(tuned(SET, chat, r#"{"max_tokens":7}"#), None);
     }
 
@@ -210,24 +179,14 @@ mod tests {
 
     #[test]
     fn unknown_shapes_are_left_alone() {
-        for body in [
-            "",
-            "null",
-            "[]",
-            "[1,2,3,4]",
-            r#"{"max_tokens":500,"max_tokens":600}"#,
-        ] {
+        for body in ["", "null", "[]", "[1,2,3,4]", r#"{"max_tokens":500,"max_tokens":600}"#] {
             assert_eq!(tuned(SET, "/v1/messages", body), None, "{body}");
         }
     }
 
     #[test]
     fn parameters_are_checked() {
-        let refused = |params| {
-            Strategy::new("param_tuning", params)
-                .unwrap_err()
-                .to_string()
-        };
+        let refused = |params| Strategy::new("param_tuning", params).unwrap_err().to_string();
         assert!(refused("{}").contains("max_output_tokens"));
         assert!(refused(r#"{"max_output_tokens":0}"#).starts_with("max_output_tokens: "));
         assert!(refused(r#"{"max_output_tokens":"x"}"#).starts_with("max_output_tokens: "));

@@ -31,16 +31,13 @@ impl PromptCompression {
 
     pub(super) fn check(&self) -> Result<(), StrategyError> {
         if self.min_repeat_characters < 20 {
-            return Err(StrategyError::param(
-                "min_repeat_characters",
-                "must be at least 20",
-            ));
+            return Err(StrategyError::param("min_repeat_characters", "must be at least 20"));
         }
         Ok(())
     }
 
     pub(super) fn propose(&self, call: Call<'_>) -> Proposal {
-        let texts: Vec<_> = texts(call.endpoint, call.body)
+        let texts: Vec<_> = texts(call.dialect, call.body)
             .into_iter()
             .filter(|text| text.source == Source::Author)
             .filter_map(|text| Some((raw::string(text.literal)?, text)))
@@ -69,9 +66,7 @@ impl PromptCompression {
             characters = removed
                 .iter()
                 .filter_map(|range| decoded.get(range.clone()))
-                .fold(characters, |sum, part| {
-                    sum.saturating_add(part.chars().count())
-                });
+                .fold(characters, |sum, part| sum.saturating_add(part.chars().count()));
         }
         // Texts come in prompt order, edits in the body's.
         edits.sort_by_key(|edit| edit.range.start);
@@ -156,11 +151,7 @@ fn lines(text: &str) -> impl Iterator<Item = Line> {
         let content = content.strip_suffix('\r').unwrap_or(content);
         let range = start..start.saturating_add(content.len());
         start = start.saturating_add(line.len());
-        Line {
-            kind: kind(content, &mut fence),
-            content: range,
-            end: start,
-        }
+        Line { kind: kind(content, &mut fence), content: range, end: start }
     })
 }
 
@@ -207,13 +198,8 @@ fn removals(text: &str, repeats: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut repeats = repeats.iter().peekable();
     let mut after_blank = false;
     for line in lines(text) {
-        while repeats
-            .next_if(|repeat| repeat.end <= line.content.start)
-            .is_some()
-        {}
-        let repeated = repeats
-            .peek()
-            .is_some_and(|repeat| repeat.contains(&line.content.start));
+        while repeats.next_if(|repeat| repeat.end <= line.content.start).is_some() {}
+        let repeated = repeats.peek().is_some_and(|repeat| repeat.contains(&line.content.start));
         if repeated {
             remove(&mut removed, line.content.start..line.end);
             // The blank lines behind it go too.
@@ -273,15 +259,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::{Call, Outcome, Strategy, run};
+    use crate::dialect::Dialect;
 
     fn outcome(endpoint: &str, body: &str) -> Outcome {
         let strategy =
             Strategy::new("prompt_compression", r#"{"min_repeat_characters":20}"#).unwrap();
-        let call = Call {
-            endpoint,
-            body,
-            can_retrieve: true,
-        };
+        let call =
+            Call { dialect: Dialect::from_endpoint(endpoint).unwrap(), body, can_retrieve: true };
         run([&strategy], call)
     }
 
@@ -290,10 +274,7 @@ mod tests {
         let body = json!({"messages": [{"role": "user", "content": text}]}).to_string();
         let changed = outcome("/v1/chat/completions", &body).body.unwrap_or(body);
         let changed: Value = serde_json::from_str(&changed).unwrap();
-        changed["messages"][0]["content"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        changed["messages"][0]["content"].as_str().unwrap().to_owned()
     }
 
     #[test]
@@ -327,10 +308,7 @@ mod tests {
         ] {
             assert_eq!(compressed(text), text);
         }
-        assert_eq!(
-            compressed("a  b\n```\na  b\n```\na  b"),
-            "a b\n```\na  b\n```\na b"
-        );
+        assert_eq!(compressed("a  b\n```\na  b\n```\na  b"), "a b\n```\na  b\n```\na b");
     }
 
     const BOILERPLATE: &str = "Answer in English, politely,\nand never swear.";
@@ -419,9 +397,6 @@ mod tests {
     #[test]
     fn parameters_are_checked() {
         let refused = Strategy::new("prompt_compression", r#"{"min_repeat_characters":19}"#);
-        assert_eq!(
-            refused.unwrap_err().to_string(),
-            "min_repeat_characters: must be at least 20"
-        );
+        assert_eq!(refused.unwrap_err().to_string(), "min_repeat_characters: must be at least 20");
     }
 }

@@ -1,29 +1,26 @@
-//! Reading JSON through borrowed slices, one level at a time.
+//! Reading bodies through borrowed slices, one level at a time.
 //!
-//! Nothing here recurses into values it was not asked for, so the depth of a
-//! body does not matter.
+//! Nothing here goes into values it was not asked for, so the depth of a body
+//! does not matter.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The members of an object that `T` names. None for anything but an object,
-/// and where one of them stands there twice.
-pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
-    // A derived reader would take an array as well, member by position.
-    if !json.trim_start().starts_with('{') {
-        return None;
-    }
-    serde_json::from_str(json).ok()
+use crate::json::Object;
+
+/// The object that `json` is. None for anything else, and where two of its
+/// members have the same name.
+pub(super) fn object(json: &str) -> Option<Object<'_>> {
+    Object::parse(json.as_bytes()).ok()
 }
 
-/// The elements of an array; none for anything else.
-pub(super) fn array<'a>(value: &'a RawValue) -> impl Iterator<Item = &'a RawValue> {
-    serde_json::from_str::<Vec<&'a RawValue>>(value.get())
-        .unwrap_or_default()
-        .into_iter()
+/// The elements of the array that `json` is; none for anything else.
+pub(super) fn array(json: &str) -> impl Iterator<Item = &str> {
+    let elements: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+    elements.into_iter().map(RawValue::get)
 }
 
 /// The text of a JSON string. None for anything else, also for a string that is
@@ -36,17 +33,19 @@ pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
     text.map(|text| text.0)
 }
 
+/// The text of an object's member.
+pub(super) fn text<'a>(object: &Object<'a>, name: &str) -> Option<Cow<'a, str>> {
+    string(object.get(name)?)
+}
+
+/// Whether the object has the member, and has it not null.
+pub(super) fn has(object: &Object<'_>, name: &str) -> bool {
+    object.get(name).is_some_and(|value| value != "null")
+}
+
 /// Where `part` stands in `whole`, of which it is a slice.
 pub(super) fn range(whole: &str, part: &str) -> Option<Range<usize>> {
     let start = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())?;
     let end = start.checked_add(part.len())?;
     (end <= whole.len()).then_some(start..end)
-}
-
-/// Tells a member that is `null` from one that is absent, which a plain
-/// `Option` does not.
-pub(super) fn present<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
 }

@@ -1,38 +1,15 @@
 //! `response_cleanup`: the white space at the end of the answer.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{Call, Decision, Edit, Proposal, literal, raw, tokens};
+use crate::dialect::Dialect;
+use crate::json::Object;
 
 /// Trims the white space at the end of the assistant's texts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResponseCleanup {}
-
-/// A response, a choice, a message, an output item or a content block.
-#[derive(Deserialize)]
-struct Node<'a> {
-    #[serde(borrow)]
-    choices: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    message: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
-}
-
-impl<'a> Node<'a> {
-    fn text_of(&self, kind: &str) -> Option<&'a RawValue> {
-        let of_kind = raw::string(self.kind?.get())? == kind;
-        self.text.filter(|_| of_kind)
-    }
-}
 
 impl ResponseCleanup {
     pub(super) const KIND: &'static str = "response_cleanup";
@@ -42,13 +19,13 @@ impl ResponseCleanup {
         let mut characters: usize = 0;
         for value in texts(call) {
             let trimmed = || {
-                let text = raw::string(value.get())?;
+                let text = raw::string(value)?;
                 // An empty text means something else than a blank one.
                 let kept = Some(text.trim_end().len()).filter(|kept| *kept > 0)?;
                 let tail = text.get(kept..).filter(|tail| !tail.is_empty())?;
                 let edit = Edit {
-                    range: raw::range(call.body, value.get())?,
-                    replacement: literal::splice(value.get(), [(kept..text.len(), "")])?,
+                    range: raw::range(call.body, value)?,
+                    replacement: literal::splice(value, [(kept..text.len(), "")])?,
                 };
                 Some((edit, tail.chars().count()))
             };
@@ -70,36 +47,34 @@ impl ResponseCleanup {
 }
 
 /// The assistant's texts, in the order of the body.
-fn texts(call: Call<'_>) -> Vec<&RawValue> {
-    let Some(body) = node(call.body) else {
+fn texts(call: Call<'_>) -> Vec<&str> {
+    let Some(body) = raw::object(call.body) else {
         return Vec::new();
     };
-    let nodes = |list: Option<_>| {
-        list.into_iter()
-            .flat_map(raw::array)
-            .map(RawValue::get)
-            .filter_map(node)
-    };
-    match call.endpoint {
-        "/v1/chat/completions" => nodes(body.choices)
-            .filter_map(|choice| node(choice.message?.get())?.content)
+    match call.dialect {
+        Dialect::OpenAiChat => objects(body.get("choices"))
+            .filter_map(|choice| raw::object(choice.get("message")?)?.get("content"))
             .collect(),
-        "/v1/completions" => nodes(body.choices)
-            .filter_map(|choice| choice.text)
+        Dialect::OpenAiCompletions => {
+            objects(body.get("choices")).filter_map(|choice| choice.get("text")).collect()
+        }
+        Dialect::OpenAiEmbeddings => Vec::new(),
+        Dialect::OpenAiResponses => objects(body.get("output"))
+            .flat_map(|item| objects(item.get("content")))
+            .filter_map(|block| text_of(&block, "output_text"))
             .collect(),
-        "/v1/responses" => nodes(body.output)
-            .flat_map(|item| nodes(item.content))
-            .filter_map(|block| block.text_of("output_text"))
-            .collect(),
-        "/v1/messages" => nodes(body.content)
-            .filter_map(|block| block.text_of("text"))
-            .collect(),
-        _ => Vec::new(),
+        Dialect::AnthropicMessages => {
+            objects(body.get("content")).filter_map(|block| text_of(&block, "text")).collect()
+        }
     }
 }
 
-fn node(json: &str) -> Option<Node<'_>> {
-    raw::object(json)
+fn objects(list: Option<&str>) -> impl Iterator<Item = Object<'_>> {
+    list.into_iter().flat_map(raw::array).filter_map(raw::object)
+}
+
+fn text_of<'a>(block: &Object<'a>, kind: &str) -> Option<&'a str> {
+    (raw::text(block, "type")? == kind).then(|| block.get("text")).flatten()
 }
 
 #[cfg(test)]
@@ -108,15 +83,13 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::super::{Call, Hook, Strategy, run};
+    use crate::dialect::Dialect;
 
     fn cleaned(endpoint: &str, body: &str) -> Option<String> {
         let strategy = Strategy::new("response_cleanup", "{}").unwrap();
         assert_eq!(strategy.hook(), Hook::Response);
-        let call = Call {
-            endpoint,
-            body,
-            can_retrieve: false,
-        };
+        let call =
+            Call { dialect: Dialect::from_endpoint(endpoint).unwrap(), body, can_retrieve: false };
         let outcome = run([&strategy], call);
         assert_eq!(outcome.decisions.len(), usize::from(outcome.body.is_some()));
         outcome.body
@@ -129,10 +102,7 @@ mod tests {
                 "/v1/chat/completions",
                 r#"{"id":1.0,"choices":[{"message":{"content":" \u00e9 \n\u0020"}},{"message":{"content":"x\n "}}]}"#,
             ),
-            (
-                "/v1/completions",
-                r#"{"choices":[{"text":"a \n\u0020"},{"text":"b"}]}"#,
-            ),
+            ("/v1/completions", r#"{"choices":[{"text":"a \n\u0020"},{"text":"b"}]}"#),
             (
                 "/v1/responses",
                 r#"{"output":[{"type":"reasoning","content":[{"type":"reasoning_text","text":"a "}]},
@@ -151,21 +121,11 @@ mod tests {
     #[test]
     fn the_rest_is_left_alone() {
         for (endpoint, body) in [
-            (
-                "/v1/chat/completions",
-                r#"{"choices":[{"message":{"content":null}}]}"#,
-            ),
-            (
-                "/v1/chat/completions",
-                r#"{"choices":[{"message":{"content":"  "}}]}"#,
-            ),
-            (
-                "/v1/chat/completions",
-                r#"{"choices":{"message":{"content":"x "}}}"#,
-            ),
+            ("/v1/chat/completions", r#"{"choices":[{"message":{"content":null}}]}"#),
+            ("/v1/chat/completions", r#"{"choices":[{"message":{"content":"  "}}]}"#),
+            ("/v1/chat/completions", r#"{"choices":{"message":{"content":"x "}}}"#),
             ("/v1/embeddings", r#"{"data":[{"text":"x "}]}"#),
             ("/v1/messages", "not json"),
-            ("/elsewhere", r#"{"content":[{"type":"text","text":"x "}]}"#),
         ] {
             assert_eq!(cleaned(endpoint, body), None, "{body}");
         }

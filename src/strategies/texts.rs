@@ -7,10 +7,8 @@
 //! The mark is honoured on OpenAI's endpoints too: gateways in front of Anthropic's
 //! models take it there.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-
 use super::raw;
+use crate::dialect::Dialect;
 
 /// A text of the request.
 #[derive(Debug)]
@@ -36,63 +34,30 @@ pub(super) enum Source {
 /// A request of more texts than that is none that a strategy could help.
 const MOST_TEXTS: usize = 100_000;
 
-/// The texts of a request. Empty where the endpoint or the shape is unknown.
-pub(super) fn texts<'a>(endpoint: &str, request: &'a str) -> Vec<Text<'a>> {
-    let Some(body) = raw::object::<Body<'a>>(request) else {
+/// The texts of a request. Empty where its shape is unknown.
+pub(super) fn texts(dialect: Dialect, request: &str) -> Vec<Text<'_>> {
+    let Some(body) = raw::object(request) else {
         return Vec::new();
     };
     let mut walk = Walk::default();
-    match endpoint {
-        "/v1/chat/completions" => walk.messages(body.messages),
-        "/v1/completions" => walk.prompts(body.prompt),
-        "/v1/responses" => {
-            walk.content(body.instructions, Some(Source::Author));
-            walk.input(body.input);
+    match dialect {
+        Dialect::OpenAiChat => walk.items(body.get("messages")),
+        Dialect::OpenAiCompletions => walk.prompts(body.get("prompt")),
+        Dialect::OpenAiEmbeddings => {}
+        Dialect::OpenAiResponses => {
+            walk.content(body.get("instructions"), Some(Source::Author));
+            walk.input(body.get("input"));
         }
-        "/v1/messages" => {
-            walk.content(body.system, Some(Source::Author));
-            walk.messages(body.messages);
+        Dialect::AnthropicMessages => {
+            walk.content(body.get("system"), Some(Source::Author));
+            walk.items(body.get("messages"));
         }
-        _ => {}
     }
     // A mark on the request itself stands for one on the last block.
-    if body.cache_control.is_some() {
+    if raw::has(&body, "cache_control") {
         walk.mark();
     }
     walk.finish()
-}
-
-#[derive(Deserialize)]
-struct Body<'a> {
-    #[serde(borrow)]
-    cache_control: Option<&'a RawValue>,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-    #[serde(borrow)]
-    instructions: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt: Option<&'a RawValue>,
-    #[serde(borrow)]
-    system: Option<&'a RawValue>,
-}
-
-/// A message, an item of the Responses API's `input`, or a content block.
-#[derive(Deserialize)]
-struct Item<'a> {
-    #[serde(borrow)]
-    cache_control: Option<&'a RawValue>,
-    #[serde(borrow)]
-    content: Option<&'a RawValue>,
-    #[serde(borrow)]
-    output: Option<&'a RawValue>,
-    #[serde(borrow)]
-    role: Option<&'a RawValue>,
-    #[serde(borrow)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<&'a RawValue>,
 }
 
 #[derive(Default)]
@@ -118,18 +83,13 @@ impl<'a> Walk<'a> {
         self.pinned = self.texts.len();
     }
 
-    fn push(&mut self, value: &'a RawValue, source: Source) {
-        if value.get().starts_with('"') && self.texts.len() <= MOST_TEXTS {
-            self.texts.push(Text {
-                literal: value.get(),
-                source,
-                prompt: self.prompt,
-                pinned: false,
-            });
+    fn push(&mut self, value: &'a str, source: Source) {
+        if value.starts_with('"') && self.texts.len() <= MOST_TEXTS {
+            self.texts.push(Text { literal: value, source, prompt: self.prompt, pinned: false });
         }
     }
 
-    fn prompts(&mut self, prompt: Option<&'a RawValue>) {
+    fn prompts(&mut self, prompt: Option<&'a str>) {
         let Some(prompt) = prompt else { return };
         self.push(prompt, Source::Author);
         for prompt in raw::array(prompt) {
@@ -138,43 +98,45 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn messages(&mut self, messages: Option<&'a RawValue>) {
-        for message in messages.into_iter().flat_map(raw::array) {
-            self.item(message);
+    fn input(&mut self, input: Option<&'a str>) {
+        if let Some(text) = input {
+            self.push(text, Source::Author);
         }
+        self.items(input);
     }
 
-    fn input(&mut self, input: Option<&'a RawValue>) {
-        let Some(input) = input else { return };
-        self.push(input, Source::Author);
-        for item in raw::array(input) {
+    /// Messages, or the items of the Responses API's `input`.
+    fn items(&mut self, items: Option<&'a str>) {
+        for item in items.into_iter().flat_map(raw::array) {
             self.item(item);
         }
     }
 
-    fn item(&mut self, value: &'a RawValue) {
-        let Some(item) = raw::object::<Item<'a>>(value.get()) else {
+    fn item(&mut self, value: &'a str) {
+        let Some(item) = raw::object(value) else {
             // Whatever this is, it may carry a mark.
             return self.mark();
         };
-        let word = |value: Option<&'a RawValue>| value.and_then(|value| raw::string(value.get()));
-        match (word(item.kind).as_deref(), word(item.role).as_deref()) {
+        let (kind, role) = (raw::text(&item, "type"), raw::text(&item, "role"));
+        match (kind.as_deref(), role.as_deref()) {
             (Some("function_call_output" | "custom_tool_call_output"), _) => {
-                self.content(item.output, Some(Source::Tool));
+                self.content(item.get("output"), Some(Source::Tool));
             }
             (None | Some("message"), Some("system" | "developer" | "user")) => {
-                self.content(item.content, Some(Source::Author));
+                self.content(item.get("content"), Some(Source::Author));
             }
-            (None, Some("tool" | "function")) => self.content(item.content, Some(Source::Tool)),
-            _ => self.content(item.content, None),
+            (None, Some("tool" | "function")) => {
+                self.content(item.get("content"), Some(Source::Tool));
+            }
+            _ => self.content(item.get("content"), None),
         }
-        if item.cache_control.is_some() {
+        if raw::has(&item, "cache_control") {
             self.mark();
         }
     }
 
     /// A text, or a list of blocks. Without a source it is searched for marks only.
-    fn content(&mut self, content: Option<&'a RawValue>, source: Option<Source>) {
+    fn content(&mut self, content: Option<&'a str>, source: Option<Source>) {
         let Some(content) = content else { return };
         if let Some(source) = source {
             self.push(content, source);
@@ -184,20 +146,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn block(&mut self, value: &'a RawValue, source: Option<Source>) {
-        let Some(block) = raw::object::<Item<'a>>(value.get()) else {
+    fn block(&mut self, value: &'a str, source: Option<Source>) {
+        let Some(block) = raw::object(value) else {
             return self.mark();
         };
-        let kind = block.kind.and_then(|kind| raw::string(kind.get()));
-        match (kind.as_deref(), source, block.text) {
+        match (raw::text(&block, "type").as_deref(), source, block.get("text")) {
             (Some("text" | "input_text"), Some(source), Some(text)) => self.push(text, source),
             // Tool results hold no tool results: the walk ends here, however deep the body.
             (Some("tool_result"), Some(Source::Author), _) => {
-                self.content(block.content, Some(Source::Tool));
+                self.content(block.get("content"), Some(Source::Tool));
             }
             _ => {}
         }
-        if block.cache_control.is_some() {
+        if raw::has(&block, "cache_control") {
             self.mark();
         }
     }
@@ -209,10 +170,11 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::{Source, texts};
+    use crate::dialect::Dialect;
 
     /// The texts as `source:literal`, the pinned ones with a `!`.
     fn seen(endpoint: &str, request: &str) -> Vec<String> {
-        texts(endpoint, request)
+        texts(Dialect::from_endpoint(endpoint).unwrap(), request)
             .iter()
             .map(|text| {
                 let source = match text.source {
@@ -230,20 +192,14 @@ mod tests {
         let request = r#"{"messages":[{"role":"system","content":"s"},{"role":"developer","content":[{"type":"text","text":"d"}]},
             {"role":"user","content":[{"type":"image_url","image_url":{"url":"x"}},{"type":"text","text":"u"}]},
             {"role":"assistant","content":"no","tool_calls":[]},{"role":"tool","tool_call_id":"1","content":"r"}]}"#;
-        assert_eq!(
-            seen("/v1/chat/completions", request),
-            ["a:s", "a:d", "a:u", "t:r"]
-        );
+        assert_eq!(seen("/v1/chat/completions", request), ["a:s", "a:d", "a:u", "t:r"]);
     }
 
     #[test]
     fn completions() {
         assert_eq!(seen("/v1/completions", r#"{"prompt":"p"}"#), ["a:p"]);
-        let several = texts("/v1/completions", r#"{"prompt":["p","q"]}"#);
-        assert_eq!(
-            several.iter().map(|text| text.prompt).collect::<Vec<_>>(),
-            [0, 1]
-        );
+        let several = texts(Dialect::OpenAiCompletions, r#"{"prompt":["p","q"]}"#);
+        assert_eq!(several.iter().map(|text| text.prompt).collect::<Vec<_>>(), [0, 1]);
         assert!(seen("/v1/completions", r#"{"prompt":[[1,2],3]}"#).is_empty());
     }
 
@@ -255,10 +211,7 @@ mod tests {
             {"type":"function_call_output","call_id":"1","output":"r"},
             {"type":"function_call_output","call_id":"2","output":[{"type":"input_text","text":"q"}]},
             {"type":"reasoning","summary":[]}]}"#;
-        assert_eq!(
-            seen("/v1/responses", request),
-            ["a:i", "a:u", "a:v", "t:r", "t:q"]
-        );
+        assert_eq!(seen("/v1/responses", request), ["a:i", "a:u", "a:v", "t:r", "t:q"]);
         assert_eq!(seen("/v1/responses", r#"{"input":"x"}"#), ["a:x"]);
     }
 
@@ -321,7 +274,6 @@ mod tests {
             assert!(seen("/v1/messages", request).is_empty(), "{request}");
         }
         assert!(seen("/v1/embeddings", r#"{"input":"x"}"#).is_empty());
-        assert!(seen("/elsewhere", r#"{"input":"x"}"#).is_empty());
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use axum::http::StatusCode;
 use moka::Expiry;
 use moka::policy::EvictionPolicy;
-use serde::Deserialize;
+use optimizer_core::dialect::Dialect;
+use optimizer_core::json::Object;
 use serde_json::value::RawValue;
 
 use crate::cache_key;
@@ -65,11 +66,11 @@ impl Cache {
     }
 
     /// The key for the request, where an answer to it may be kept.
-    pub fn key(&self, scope: Option<&str>, endpoint: &str, request: &str) -> Option<String> {
+    pub fn key(&self, scope: Option<&str>, dialect: Dialect, request: &str) -> Option<String> {
         if !self.config.enabled {
             return None;
         }
-        cache_key::key(scope, endpoint, request)
+        cache_key::key(scope, dialect, request)
     }
 
     /// The answer kept under a key. Keys differ from scope to scope, so an answer
@@ -81,17 +82,11 @@ impl Cache {
     /// Keeps an answer.
     pub fn write(&self, call: CacheCall<'_>) -> Result<(), Error> {
         if !self.config.enabled {
-            return Err(Error::new(
-                StatusCode::NOT_FOUND,
-                "answers are not kept here",
-            ));
+            return Err(Error::new(StatusCode::NOT_FOUND, "answers are not kept here"));
         }
         let scope = call.metadata.unwrap_or_default().cache_scope();
         if !cache_key::belongs(&call.cache_key, scope.as_deref()) {
-            return Err(Error::at(
-                "cacheKey",
-                "was not given out for this metadata.cacheScope",
-            ));
+            return Err(Error::at("cacheKey", "was not given out for this metadata.cacheScope"));
         }
         if call.ttl_seconds == Some(0) {
             return Err(Error::at("ttlSeconds", "must be at least 1"));
@@ -109,19 +104,15 @@ impl Cache {
     }
 }
 
+/// What is ambiguous counts as failed.
 fn failed(response: &RawValue) -> bool {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-
-    // Two of them are refused like one.
-    serde_json::from_str(response.get()).map_or(true, |body: Body<'_>| body.error.is_some())
+    Object::parse(response.get().as_bytes())
+        .map_or(true, |body| body.get("error").is_some_and(|error| error != "null"))
 }
 
 #[cfg(test)]
 mod tests {
+    use optimizer_core::dialect::Dialect;
     use serde_json::json;
 
     use super::Cache;
@@ -135,14 +126,9 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_its_bytes() {
-        let cache = Cache::new(config::Cache {
-            max_bytes: 10_000,
-            ..config::Cache::default()
-        });
+        let cache = Cache::new(config::Cache { max_bytes: 10_000, ..config::Cache::default() });
         let key = |n: usize| {
-            cache
-                .key(None, "/v1/messages", &format!(r#"{{"x":{n}}}"#))
-                .unwrap()
+            cache.key(None, Dialect::AnthropicMessages, &format!(r#"{{"x":{n}}}"#)).unwrap()
         };
         write(&cache, &key(0), &"x".repeat(10_000));
         for n in 1..10 {

@@ -6,19 +6,10 @@
 
 use std::fmt::Write;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use optimizer_core::dialect::Dialect;
+use optimizer_core::json::Object;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
-
-/// The LLM endpoints that the protocol knows.
-pub const ENDPOINTS: [&str; 5] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/embeddings",
-    "/v1/responses",
-    "/v1/messages",
-];
 
 /// Bodies that are nested deeper have no key.
 const MOST_LEVELS: usize = 100;
@@ -28,13 +19,13 @@ const MOST_LEVELS: usize = 100;
 ///
 /// Key order, white space, escapes and the wish for a stream do not matter;
 /// everything else does, the spelling of numbers included.
-pub fn key(scope: Option<&str>, endpoint: &str, request: &str) -> Option<String> {
-    if !repeatable(endpoint, request)? {
+pub fn key(scope: Option<&str>, dialect: Dialect, request: &str) -> Option<String> {
+    if !repeatable(dialect, &Object::parse(request.as_bytes()).ok()?) {
         return None;
     }
     let mut hash = Sha256::new();
     feed_scope(&mut hash, scope);
-    feed_text(&mut hash, endpoint);
+    feed_text(&mut hash, dialect.endpoint());
     feed(&mut hash, request, 0)?;
     let digest = hex(&hash.finalize());
     let check = check(scope, &digest);
@@ -43,8 +34,7 @@ pub fn key(scope: Option<&str>, endpoint: &str, request: &str) -> Option<String>
 
 /// Whether the key was made for that scope.
 pub fn belongs(key: &str, scope: Option<&str>) -> bool {
-    key.split_at_checked(64)
-        .is_some_and(|(digest, end)| end == check(scope, digest))
+    key.split_at_checked(64).is_some_and(|(digest, end)| end == check(scope, digest))
 }
 
 fn check(scope: Option<&str>, digest: &str) -> String {
@@ -55,37 +45,22 @@ fn check(scope: Option<&str>, digest: &str) -> String {
 }
 
 /// Whether the same request may get the same answer again.
-fn repeatable(endpoint: &str, request: &str) -> Option<bool> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
+fn repeatable(dialect: Dialect, request: &Object<'_>) -> bool {
+    let absent_or = |name, value| request.get(name).is_none_or(|v| v == "null" || v == value);
+    match dialect {
         // Several samples are asked for by who wants variety.
-        #[serde(borrow)]
-        n: Option<&'a RawValue>,
-        #[serde(borrow)]
-        best_of: Option<&'a RawValue>,
-        // The rest refers to state at the provider, or makes some.
-        #[serde(borrow)]
-        background: Option<&'a RawValue>,
-        #[serde(borrow)]
-        conversation: Option<&'a RawValue>,
-        #[serde(borrow)]
-        previous_response_id: Option<&'a RawValue>,
-        #[serde(borrow)]
-        store: Option<&'a RawValue>,
+        Dialect::OpenAiChat | Dialect::OpenAiCompletions => {
+            absent_or("n", "1") && absent_or("best_of", "1")
+        }
+        // What refers to state at the provider, or makes some, is no repeat.
+        Dialect::OpenAiResponses => {
+            request.get("store") == Some("false")
+                && absent_or("background", "false")
+                && absent_or("conversation", "null")
+                && absent_or("previous_response_id", "null")
+        }
+        Dialect::OpenAiEmbeddings | Dialect::AnthropicMessages => true,
     }
-
-    let body: Body<'_> = serde_json::from_str(request).ok()?;
-    let is = |value: Option<&RawValue>, expected| value.is_some_and(|v| v.get() == expected);
-    let one = |value: Option<&RawValue>| value.is_none() || is(value, "1");
-    let stateless = is(body.store, "false")
-        && (body.background.is_none() || is(body.background, "false"))
-        && body.conversation.is_none()
-        && body.previous_response_id.is_none();
-    Some(match endpoint {
-        "/v1/chat/completions" | "/v1/completions" => one(body.n) && one(body.best_of),
-        "/v1/responses" => stateless,
-        _ => ENDPOINTS.contains(&endpoint),
-    })
 }
 
 fn feed(hash: &mut Sha256, value: &str, level: usize) -> Option<()> {
@@ -94,18 +69,18 @@ fn feed(hash: &mut Sha256, value: &str, level: usize) -> Option<()> {
     }
     match value.bytes().next()? {
         b'{' => {
-            let Members(mut members) = serde_json::from_str(value).ok()?;
-            if level == 0 {
-                members.retain(|(name, _)| name != "stream" && name != "stream_options");
-            }
-            members.sort_by(|a, b| a.0.cmp(&b.0));
-            if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-                return None;
-            }
+            let object = Object::parse(value.as_bytes()).ok()?;
+            let asks_for_stream = |name: &str| name == "stream" || name == "stream_options";
+            let mut members: Vec<_> = object
+                .members()
+                .iter()
+                .filter(|member| level > 0 || !asks_for_stream(&member.name))
+                .collect();
+            members.sort_by(|a, b| a.name.cmp(&b.name));
             feed_length(hash, b'{', members.len());
-            for (name, value) in members {
-                feed_text(hash, &name);
-                feed(hash, value.get(), level + 1)?;
+            for member in members {
+                feed_text(hash, &member.name);
+                feed(hash, member.value, level + 1)?;
             }
         }
         b'[' => {
@@ -153,36 +128,13 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-/// An object's members as they stand there: no number is read, so none is rounded.
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'a>, D::Error> {
-        struct Collect;
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(Collect)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use optimizer_core::dialect::Dialect;
+
     use super::{belongs, key};
 
-    const CHAT: &str = "/v1/chat/completions";
+    const CHAT: Dialect = Dialect::OpenAiChat;
 
     fn chat(request: &str) -> Option<String> {
         key(None, CHAT, request)
@@ -223,7 +175,7 @@ mod tests {
         let keys: std::collections::BTreeSet<_> = requests.into_iter().map(chat).collect();
         assert_eq!(keys.len(), requests.len());
         assert!(!keys.contains(&None));
-        assert_ne!(key(None, "/v1/messages", "{}"), chat("{}"));
+        assert_ne!(key(None, Dialect::AnthropicMessages, "{}"), chat("{}"));
     }
 
     #[test]
@@ -242,7 +194,7 @@ mod tests {
 
     #[test]
     fn what_is_not_for_keeping_has_no_key() {
-        let responses = |request| key(None, "/v1/responses", request);
+        let responses = |request| key(None, Dialect::OpenAiResponses, request);
         assert!(responses(r#"{"store":false,"input":"x"}"#).is_some());
         assert!(responses(r#"{"store":false,"background":false,"conversation":null}"#).is_some());
         for request in [
@@ -257,8 +209,7 @@ mod tests {
         }
         assert!(chat(r#"{"n":1}"#).is_some());
         assert_eq!(chat(r#"{"n":2}"#), None);
-        assert_eq!(key(None, "/v1/completions", r#"{"best_of":2}"#), None);
-        assert_eq!(key(None, "/elsewhere", "{}"), None);
+        assert_eq!(key(None, Dialect::OpenAiCompletions, r#"{"best_of":2}"#), None);
     }
 
     #[test]

@@ -83,11 +83,7 @@ pub struct Retrieve {
 
 impl Default for Retrieve {
     fn default() -> Retrieve {
-        Retrieve {
-            enabled: true,
-            max_bytes: 64 << 20,
-            ttl_seconds: 86_400,
-        }
+        Retrieve { enabled: true, max_bytes: 64 << 20, ttl_seconds: 86_400 }
     }
 }
 
@@ -103,11 +99,7 @@ pub struct Records {
 
 impl Default for Records {
     fn default() -> Records {
-        Records {
-            enabled: true,
-            max_records: 1_000,
-            max_bytes: 16 << 20,
-        }
+        Records { enabled: true, max_records: 1_000, max_bytes: 16 << 20 }
     }
 }
 
@@ -170,9 +162,7 @@ impl Config {
         }
         // Nothing is cut that could not be retrieved, and an original can be that large.
         if file.retrieve.enabled && file.retrieve.max_bytes < file.body_limit_bytes as u64 {
-            return Err(String::from(
-                "retrieve.max_bytes: must be at least body_limit_bytes",
-            ));
+            return Err(String::from("retrieve.max_bytes: must be at least body_limit_bytes"));
         }
         if file.token.as_deref() == Some("") {
             return Err(String::from("token: must not be empty"));
@@ -203,10 +193,7 @@ mod tests {
     fn the_example_is_valid_and_keeps_its_order() {
         let config = Config::example().unwrap();
         let kinds: Vec<_> = config.strategies.iter().map(|s| s.kind()).collect();
-        assert_eq!(
-            kinds,
-            ["context_compression", "prompt_compression", "param_tuning"]
-        );
+        assert_eq!(kinds, ["context_compression", "prompt_compression", "param_tuning"]);
         assert!(config.token.is_none());
     }
 
@@ -215,14 +202,8 @@ mod tests {
         for (json, start) in [
             (r#"{"strategies":[],"colour":1}"#, "colour: unknown field"),
             (r#"{}"#, "missing field `strategies`"),
-            (
-                r#"{"strategies":[{"kind":"magic"}]}"#,
-                "strategies[0].kind: no such strategy",
-            ),
-            (
-                r#"{"strategies":[{"kind":"param_tuning"}]}"#,
-                "strategies[0].params: missing field",
-            ),
+            (r#"{"strategies":[{"kind":"magic"}]}"#, "strategies[0].kind: no such strategy"),
+            (r#"{"strategies":[{"kind":"param_tuning"}]}"#, "strategies[0].params: missing field"),
             (
                 r#"{"strategies":[{"kind":"param_tuning","enabled":false,"params":{"max_output_tokens":0}}]}"#,
                 "strategies[0].params.max_output_tokens: must be at least 1",
@@ -231,30 +212,12 @@ mod tests {
                 r#"{"strategies":[{"kind":"prompt_compression","params":{"x":1}}]}"#,
                 "strategies[0].params.x: unknown field",
             ),
-            (
-                r#"{"strategies":[{"kind":"x","y":1}]}"#,
-                "strategies[0].y: unknown field",
-            ),
-            (
-                r#"{"strategies":[],"cache":{"max_bytes":"1"}}"#,
-                "cache.max_bytes: invalid type",
-            ),
-            (
-                r#"{"strategies":[],"cache":{"max_ttl_seconds":0}}"#,
-                "cache.max_ttl_seconds: must",
-            ),
-            (
-                r#"{"strategies":[],"body_limit_bytes":0}"#,
-                "body_limit_bytes: must",
-            ),
-            (
-                r#"{"strategies":[],"retrieve":{"max_bytes":1}}"#,
-                "retrieve.max_bytes: must",
-            ),
-            (
-                r#"{"strategies":[],"token":""}"#,
-                "token: must not be empty",
-            ),
+            (r#"{"strategies":[{"kind":"x","y":1}]}"#, "strategies[0].y: unknown field"),
+            (r#"{"strategies":[],"cache":{"max_bytes":"1"}}"#, "cache.max_bytes: invalid type"),
+            (r#"{"strategies":[],"cache":{"max_ttl_seconds":0}}"#, "cache.max_ttl_seconds: must"),
+            (r#"{"strategies":[],"body_limit_bytes":0}"#, "body_limit_bytes: must"),
+            (r#"{"strategies":[],"retrieve":{"max_bytes":1}}"#, "retrieve.max_bytes: must"),
+            (r#"{"strategies":[],"token":""}"#, "token: must not be empty"),
             (r#"{"strategies":[]} x"#, "trailing characters"),
         ] {
             let error = error(json);

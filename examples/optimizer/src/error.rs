@@ -17,29 +17,21 @@ pub struct Error {
 
 impl Error {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Error {
-        Error {
-            status,
-            message: message.into(),
-            path: None,
-        }
+        Error { status, message: message.into(), path: None }
     }
 
     /// 400, for what stands at `path`.
     pub fn at(path: &str, message: impl Into<String>) -> Error {
-        Error {
-            path: Some(path.to_owned()),
-            ..Error::new(StatusCode::BAD_REQUEST, message)
-        }
+        Error { path: Some(path.to_owned()), ..Error::new(StatusCode::BAD_REQUEST, message) }
     }
 }
 
 impl From<BytesRejection> for Error {
     fn from(rejection: BytesRejection) -> Error {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Error::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is larger than allowed",
-            ),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Error::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than allowed")
+            }
             _ => Error::new(StatusCode::BAD_REQUEST, "the body ended early"),
         }
     }
@@ -58,10 +50,7 @@ impl IntoResponse for Error {
             path: Option<String>,
         }
 
-        let error = Fault {
-            message: self.message,
-            path: self.path,
-        };
+        let error = Fault { message: self.message, path: self.path };
         (self.status, Json(Body { error })).into_response()
     }
 }

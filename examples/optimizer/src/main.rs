@@ -93,11 +93,8 @@ async fn start() -> Result<(), String> {
 fn arguments() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::prelude::{Long, ValueExt};
 
-    let mut arguments = Arguments {
-        listen: String::from("127.0.0.1:8088"),
-        config: None,
-        token_env: None,
-    };
+    let mut arguments =
+        Arguments { listen: String::from("127.0.0.1:8088"), config: None, token_env: None };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {

@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use optimizer_core::dialect::Dialect;
 use optimizer_core::strategies::{self, Call, Hook, Outcome, Strategy};
 use serde_json::value::RawValue;
 
 use crate::cache::Cache;
-use crate::cache_key::ENDPOINTS;
 use crate::originals::Originals;
 use crate::wire::{
     Decision, OptimizeAnswer, OptimizeCall, OptimizeResponseAnswer, OptimizeResponseCall,
@@ -36,24 +36,18 @@ impl Optimizer {
         let original = call.request.0;
         let scope = call.metadata.unwrap_or_default().cache_scope();
         let can_short_circuit = call.capabilities.unwrap_or_default().can_short_circuit;
+        // What the protocol does not know is neither cached nor changed.
+        let dialect = Dialect::from_endpoint(&call.endpoint);
         // From the request as the client sent it: strategies may change from call to call.
-        let cache_key = can_short_circuit
-            .then(|| {
-                self.cache
-                    .key(scope.as_deref(), &call.endpoint, original.get())
-            })
-            .flatten();
+        let cache_key = dialect
+            .filter(|_| can_short_circuit)
+            .and_then(|dialect| self.cache.key(scope.as_deref(), dialect, original.get()));
         let hit = cache_key.as_deref().and_then(|key| self.cache.get(key));
 
-        let outcome = if hit.is_some() {
-            Outcome::default()
-        } else {
-            let asked = |strategy: &&Strategy| {
-                let kinds = call.enabled_kinds.as_ref();
-                kinds.is_none_or(|kinds| kinds.iter().any(|kind| kind == strategy.kind()))
-            };
-            let (asked, request) = (self.of(Hook::Request).filter(asked), original.get());
-            strategies::run(asked, self.call(&call.endpoint, request))
+        let kinds = call.enabled_kinds.as_deref();
+        let outcome = match dialect {
+            Some(dialect) if hit.is_none() => self.run(Hook::Request, dialect, original, kinds),
+            _ => Outcome::default(),
         };
         for original in outcome.originals {
             self.originals.keep(original);
@@ -61,11 +55,7 @@ impl Optimizer {
         let changed = raw(outcome.body);
         let decisions = decisions(outcome.decisions);
         let saved = decisions.iter().map(|d| d.estimated_tokens_saved).sum();
-        let note = format!(
-            "{} hit={} saved={saved}",
-            note(&call.endpoint, &decisions),
-            hit.is_some()
-        );
+        let note = format!("{} hit={} saved={saved}", note(dialect, &decisions), hit.is_some());
         let answer = OptimizeAnswer {
             protocol_version: PROTOCOL_VERSION,
             optimization_id: self.ids.next(),
@@ -91,13 +81,13 @@ impl Optimizer {
     /// `/v1/optimize-response`.
     pub fn response(&self, call: OptimizeResponseCall<'_>) -> Response {
         let original = call.response.0;
-        let outcome = strategies::run(
-            self.of(Hook::Response),
-            self.call(&call.endpoint, original.get()),
-        );
+        let dialect = Dialect::from_endpoint(&call.endpoint);
+        let outcome = dialect
+            .map(|dialect| self.run(Hook::Response, dialect, original, None))
+            .unwrap_or_default();
         let changed = raw(outcome.body);
         let decisions = decisions(outcome.decisions);
-        let note = note(&call.endpoint, &decisions);
+        let note = note(dialect, &decisions);
         let answer = OptimizeResponseAnswer {
             protocol_version: PROTOCOL_VERSION,
             response: changed.as_deref().unwrap_or(original),
@@ -106,16 +96,19 @@ impl Optimizer {
         noted(Json(answer), note)
     }
 
-    fn of(&self, hook: Hook) -> impl Iterator<Item = &Strategy> {
-        self.strategies.iter().filter(move |s| s.hook() == hook)
-    }
-
-    fn call<'a>(&self, endpoint: &'a str, body: &'a str) -> Call<'a> {
-        Call {
-            endpoint,
-            body,
-            can_retrieve: self.originals.enabled(),
-        }
+    fn run(
+        &self,
+        hook: Hook,
+        dialect: Dialect,
+        body: &RawValue,
+        kinds: Option<&[String]>,
+    ) -> Outcome {
+        let asked = |strategy: &&Strategy| {
+            strategy.hook() == hook
+                && kinds.is_none_or(|kinds| kinds.iter().any(|kind| kind == strategy.kind()))
+        };
+        let call = Call { dialect, body: body.get(), can_retrieve: self.originals.enabled() };
+        strategies::run(self.strategies.iter().filter(asked), call)
     }
 }
 
@@ -135,15 +128,11 @@ fn decisions(decisions: Vec<strategies::Decision>) -> Vec<Decision> {
         .collect()
 }
 
-fn note(endpoint: &str, decisions: &[Decision]) -> String {
+fn note(dialect: Option<Dialect>, decisions: &[Decision]) -> String {
     // What is no endpoint could be anything.
-    let endpoint = ENDPOINTS.iter().find(|known| **known == endpoint);
+    let endpoint = dialect.map_or("-", Dialect::endpoint);
     let kinds: Vec<_> = decisions.iter().map(|decision| decision.kind).collect();
-    format!(
-        "endpoint={} applied={}",
-        endpoint.unwrap_or(&"-"),
-        kinds.join(",")
-    )
+    format!("endpoint={endpoint} applied={}", kinds.join(","))
 }
 
 fn noted(answer: impl IntoResponse, note: String) -> Response {
@@ -161,10 +150,7 @@ pub struct Ids {
 impl Ids {
     pub fn new() -> Ids {
         let start = SystemTime::now().duration_since(UNIX_EPOCH);
-        Ids {
-            start: start.map_or(0, |elapsed| elapsed.as_nanos()),
-            count: AtomicU64::new(0),
-        }
+        Ids { start: start.map_or(0, |elapsed| elapsed.as_nanos()), count: AtomicU64::new(0) }
     }
 
     fn next(&self) -> String {

@@ -1,9 +1,10 @@
 //! The traces of the last calls, in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use axum::http::StatusCode;
+use optimizer_core::json::{Kind, Object, kind};
 use serde_json::value::RawValue;
 
 use crate::config;
@@ -19,61 +20,52 @@ pub struct Record {
 
 /// The fields a record may have, and the type of each. There is no null: what is
 /// not known is left out.
-const FIELDS: [(&str, &str); 17] = [
-    ("id", "string"),
-    ("ts", "number"),
-    ("endpoint", "string"),
-    ("method", "string"),
-    ("status", "number"),
-    ("model", "string"),
-    ("provider", "string"),
-    ("promptTokens", "number"),
-    ("completionTokens", "number"),
-    ("totalTokens", "number"),
-    ("durationMs", "number"),
-    ("optimizationLatencyMs", "number"),
-    ("attribution", "object"),
-    ("decisions", "array"),
-    ("content", "object"),
-    ("optimizationId", "string"),
-    ("optimizationStatus", "string"),
+const FIELDS: [(&str, Kind); 17] = [
+    ("id", Kind::String),
+    ("ts", Kind::Number),
+    ("endpoint", Kind::String),
+    ("method", Kind::String),
+    ("status", Kind::Number),
+    ("model", Kind::String),
+    ("provider", Kind::String),
+    ("promptTokens", Kind::Number),
+    ("completionTokens", Kind::Number),
+    ("totalTokens", Kind::Number),
+    ("durationMs", Kind::Number),
+    ("optimizationLatencyMs", Kind::Number),
+    ("attribution", Kind::Object),
+    ("decisions", Kind::Array),
+    ("content", Kind::Object),
+    ("optimizationId", Kind::String),
+    ("optimizationStatus", Kind::String),
 ];
-
-fn type_of(value: &RawValue) -> &'static str {
-    match value.get().bytes().next() {
-        Some(b'"') => "string",
-        Some(b'{') => "object",
-        Some(b'[') => "array",
-        Some(b't' | b'f') => "boolean",
-        Some(b'n') => "null",
-        _ => "number",
-    }
-}
 
 impl Record {
     /// Reads the body of a call and checks what it holds.
     pub fn read(body: &[u8]) -> Result<Record, Error> {
-        let json: &RawValue = wire::read(body)?;
-        let fields: BTreeMap<String, &RawValue> = wire::read(body)?;
+        let wire::Object(json) = wire::read(body)?;
+        let fields = object(json.get())?;
         for (name, expected) in FIELDS {
-            let found = fields.get(name).map(|value| type_of(value));
-            if found.is_some_and(|found| found != expected) {
+            if fields.get(name).is_some_and(|value| kind(value) != expected) {
+                let expected = format!("{expected:?}").to_lowercase();
                 return Err(Error::at(name, format!("expected: {expected}")));
             }
         }
-        if let Some(attribution) = fields.get("attribution") {
-            let names: BTreeMap<String, &RawValue> = wire::read(attribution.get().as_bytes())?;
-            if let Some((name, _)) = names.iter().find(|(_, value)| type_of(value) == "null") {
-                let path = format!("attribution.{name}");
+        let attribution = object(fields.get("attribution").unwrap_or("{}"))?;
+        for member in attribution.members() {
+            if kind(member.value) == Kind::Null {
+                let path = format!("attribution.{}", member.name);
                 return Err(Error::at(&path, "must be left out where it is not known"));
             }
         }
         let id = fields.get("id").ok_or_else(|| Error::at("id", "missing"))?;
-        Ok(Record {
-            id: wire::read(id.get().as_bytes())?,
-            json: json.to_owned(),
-        })
+        Ok(Record { id: wire::read(id.as_bytes())?, json: json.to_owned() })
     }
+}
+
+fn object(json: &str) -> Result<Object<'_>, Error> {
+    Object::parse(json.as_bytes())
+        .map_err(|_| Error::new(StatusCode::BAD_REQUEST, "a member stands there twice"))
 }
 
 /// The last records, oldest first.
@@ -90,10 +82,7 @@ struct Kept {
 
 impl Records {
     pub fn new(limits: config::Records) -> Records {
-        Records {
-            limits,
-            kept: Mutex::default(),
-        }
+        Records { limits, kept: Mutex::default() }
     }
 
     /// Keeps a record; one whose id is known already is the same call's.
@@ -118,21 +107,14 @@ impl Records {
     pub fn list(&self) -> Result<Vec<Box<RawValue>>, Error> {
         self.enabled()?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(kept
-            .records
-            .iter()
-            .map(|record| record.json.clone())
-            .collect())
+        Ok(kept.records.iter().map(|record| record.json.clone()).collect())
     }
 
     fn enabled(&self) -> Result<(), Error> {
         if self.limits.enabled {
             Ok(())
         } else {
-            Err(Error::new(
-                StatusCode::NOT_FOUND,
-                "records are not kept here",
-            ))
+            Err(Error::new(StatusCode::NOT_FOUND, "records are not kept here"))
         }
     }
 }
@@ -153,35 +135,17 @@ mod tests {
             store.add(record).unwrap();
         }
         let kept = store.kept.lock().unwrap();
-        kept.records
-            .iter()
-            .map(|record| record.id.clone())
-            .collect()
+        kept.records.iter().map(|record| record.id.clone()).collect()
     }
 
     #[test]
     fn the_oldest_go_first() {
-        let few = || config::Records {
-            max_records: 2,
-            ..config::Records::default()
-        };
+        let few = || config::Records { max_records: 2, ..config::Records::default() };
+        assert_eq!(kept(few(), vec![record("a", 1), record("b", 1), record("c", 1)]), ["b", "c"]);
+        assert_eq!(kept(few(), vec![record("a", 1), record("b", 1), record("a", 2)]), ["a", "b"]);
+        let small = config::Records { max_bytes: 200, ..config::Records::default() };
         assert_eq!(
-            kept(few(), vec![record("a", 1), record("b", 1), record("c", 1)]),
-            ["b", "c"]
-        );
-        assert_eq!(
-            kept(few(), vec![record("a", 1), record("b", 1), record("a", 2)]),
-            ["a", "b"]
-        );
-        let small = config::Records {
-            max_bytes: 200,
-            ..config::Records::default()
-        };
-        assert_eq!(
-            kept(
-                small,
-                vec![record("a", 50), record("b", 60), record("c", 70)]
-            ),
+            kept(small, vec![record("a", 50), record("b", 60), record("c", 70)]),
             ["b", "c"]
         );
     }
@@ -194,10 +158,7 @@ mod tests {
             (r#"{"id":"a","model":null}"#, "model"),
             (r#"{"id":"a","status":"200"}"#, "status"),
             (r#"{"id":"a","decisions":{}}"#, "decisions"),
-            (
-                r#"{"id":"a","attribution":{"user":null}}"#,
-                "attribution.user",
-            ),
+            (r#"{"id":"a","attribution":{"user":null}}"#, "attribution.user"),
         ] {
             let error = Record::read(body.as_bytes()).unwrap_err();
             assert_eq!(error.path.as_deref(), Some(path), "{body}");

@@ -107,10 +107,7 @@ async fn retrieve(State(server): State<Arc<Server>>, body: Body) -> Result<Respo
     let call: RetrieveCall = wire::read(&body?)?;
     match server.optimizer.originals.get(&call.handle) {
         Some(content) => Ok(Json(RetrieveAnswer { content: &content }).into_response()),
-        None => Err(Error::new(
-            StatusCode::NOT_FOUND,
-            "nothing is kept under that handle",
-        )),
+        None => Err(Error::new(StatusCode::NOT_FOUND, "nothing is kept under that handle")),
     }
 }
 
@@ -164,10 +161,7 @@ async fn log(request: Request, next: Next) -> Response {
         path.as_ref().map_or("-", MatchedPath::as_str),
         response.status().as_u16(),
         start.elapsed().as_secs_f64() * 1e3,
-        response
-            .extensions()
-            .get::<Note>()
-            .map_or("", |note| &note.0),
+        response.extensions().get::<Note>().map_or("", |note| &note.0),
     );
     response
 }

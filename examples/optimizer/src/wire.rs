@@ -25,9 +25,7 @@ pub fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Error> {
             path: known.then_some(path),
         }
     })?;
-    deserializer
-        .end()
-        .map_err(|error| Error::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    deserializer.end().map_err(|error| Error::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok(message)
 }
 
