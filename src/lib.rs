@@ -76,4 +76,6 @@ pub mod plan;
 mod protocol;
 #[cfg(feature = "schema")]
 pub mod schema;
+#[cfg(feature = "strategies")]
+pub mod strategies;
 mod transform;
