@@ -50,8 +50,11 @@ reasons! {
     OverTotalBytes = "over_total_bytes",
     /// The host cannot hold a call while the optimizer is asked.
     HostCannotHold = "host_cannot_hold",
-    /// The client left, or the host answered by itself, while the call was held.
+    /// The client left while the call was held.
     ClientGone = "client_gone",
+    /// The host answered by itself while the request was held (413: its buffer is
+    /// smaller than `limits.host_buffer_bytes` says).
+    HostAnswered = "host_answered",
     /// The breaker is open: the optimizer failed too often in a row.
     BreakerOpen = "breaker_open",
     /// The host refused to send the callout (unknown upstream, no healthy host).

@@ -90,8 +90,9 @@ impl Outcome {
     /// it did not end with an answer of the optimizer's own.
     ///
     /// Envoy answers in the optimizer's place: 503 where it could not be
-    /// reached, 504 where it was too slow; only a real answer carries
-    /// `x-envoy-upstream-service-time`. No headers at all: the answer was cut off.
+    /// reached, 502 where it spoke no HTTP, 504 where it was too slow; only a real
+    /// answer carries `x-envoy-upstream-service-time`. No headers at all: the
+    /// answer was cut off.
     pub fn failure(headers: Headers<'_>) -> Option<Self> {
         if headers.iter().next().is_none() {
             return Some(Outcome::Reset);
@@ -100,17 +101,18 @@ impl Outcome {
             return None;
         }
         match headers.status() {
-            503 => Some(Outcome::Unreachable),
+            502 | 503 => Some(Outcome::Unreachable),
             504 => Some(Outcome::Timeout),
             _ => None,
         }
     }
 
     /// Envoy reports an answer that was still coming when the time was over as
-    /// cut off: told apart by how long the callout `took`.
+    /// cut off: told apart by how long the callout `took`, with a margin because
+    /// the host's timer and its clock need not agree.
     pub(crate) fn timed(self, took: Duration, timeout: Duration) -> Self {
         match self {
-            Outcome::Reset if took >= timeout => Outcome::Timeout,
+            Outcome::Reset if took >= timeout.mul_f32(0.9) => Outcome::Timeout,
             other => other,
         }
     }
@@ -162,7 +164,7 @@ pub enum CalloutResult {
     /// The answer was not what the protocol demands.
     WrongShape,
     /// The exchange ended before the answer came.
-    ClientGone,
+    Abandoned,
 }
 
 impl CalloutResult {
@@ -178,7 +180,7 @@ impl CalloutResult {
             CalloutResult::TooLarge => "too_large",
             CalloutResult::NotJson => "not_json",
             CalloutResult::WrongShape => "wrong_shape",
-            CalloutResult::ClientGone => "client_gone",
+            CalloutResult::Abandoned => "abandoned",
         }
     }
 }
@@ -198,5 +200,37 @@ impl From<Result<(), Bypass>> for CalloutResult {
             Err(Bypass::AnswerWrongShape) => CalloutResult::WrongShape,
             _ => CalloutResult::Ok,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn envoy_s_own_answers_are_no_answers() {
+        const SERVICE: (&[u8], &[u8]) = (b"x-envoy-upstream-service-time", b"1");
+        for (fields, expected) in [
+            (vec![], Some(Outcome::Reset)),
+            (vec![(&b":status"[..], &b"503"[..])], Some(Outcome::Unreachable)),
+            (vec![(b":status", b"502")], Some(Outcome::Unreachable)),
+            (vec![(b":status", b"504")], Some(Outcome::Timeout)),
+            (vec![(b":status", b"503"), SERVICE], None),
+            (vec![(b":status", b"504"), SERVICE], None),
+            (vec![(b":status", b"500")], None),
+            (vec![(b":status", b"200")], None),
+        ] {
+            assert_eq!(Outcome::failure(Headers::new(&fields)), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_at_the_end_of_its_time_was_too_slow() {
+        let (timeout, ms) = (Duration::from_millis(800), Duration::from_millis);
+        assert_eq!(Outcome::Reset.timed(ms(799), timeout), Outcome::Timeout);
+        assert_eq!(Outcome::Reset.timed(ms(100), timeout), Outcome::Reset);
+        assert_eq!(Outcome::TooLarge.timed(ms(900), timeout), Outcome::TooLarge);
     }
 }

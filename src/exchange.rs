@@ -252,17 +252,23 @@ impl Active {
         }
     }
 
-    fn close(mut self: Box<Self>, turn: &mut Turn<'_>) {
+    /// Nobody waits for the request any more, if it was still held.
+    fn abandon_request(&mut self, turn: &mut Turn<'_>, reason: Bypass) {
         if let Request::Asking { asked, .. } = self.request {
             let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::Optimize, CalloutResult::ClientGone, took, turn.effects);
+            measure_callout(Kind::Optimize, CalloutResult::Abandoned, took, turn.effects);
         }
         if self.verdict.is_none() {
-            self.settle(turn, Verdict::Bypassed(Bypass::ClientGone));
+            self.settle(turn, Verdict::Bypassed(reason));
+            self.request = Request::Settled;
         }
+    }
+
+    fn close(mut self: Box<Self>, turn: &mut Turn<'_>) {
+        self.abandon_request(turn, Bypass::ClientGone);
         if let Response::Asking { asked, .. } = self.response {
             let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::OptimizeResponse, CalloutResult::ClientGone, took, turn.effects);
+            measure_callout(Kind::OptimizeResponse, CalloutResult::Abandoned, took, turn.effects);
         }
         if matches!(self.response, Response::Holding { .. } | Response::Asking { .. }) {
             self.settle_response(turn, Verdict::Bypassed(Bypass::ClientGone));

@@ -73,7 +73,14 @@ impl Active {
             return;
         };
         let refused = match part {
-            Body::Held(size) if size > bound => Bypass::RequestOverHostBuffer,
+            Body::Held(size) if size > bound => {
+                let limit = turn.adapter.plan.limits.request_bytes.get();
+                if bytes(&[size]) > limit {
+                    Bypass::RequestTooLarge
+                } else {
+                    Bypass::RequestOverHostBuffer
+                }
+            }
             Body::Held(size) => {
                 if turn.adapter.reserve(&mut self.reserved, bytes(&[size])) {
                     return;

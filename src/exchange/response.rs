@@ -17,11 +17,11 @@ use crate::transform;
 impl Active {
     pub(super) fn response_headers(&mut self, turn: &mut Turn<'_>, head: &ResponseHead<'_>) {
         self.response = Response::Passing;
-        if !matches!(self.request, Request::Settled) {
-            // Our own short circuit, or the host's own answer to a held request.
+        if matches!(self.request, Request::Served) {
             turn.push(Effect::Flow(Side::Response, Flow::Pass));
             return;
         }
+        self.abandon_request(turn, Bypass::HostAnswered);
         self.learn(turn, head);
         let readable = call::readable(head);
         let mut bound = None;
@@ -96,7 +96,16 @@ impl Active {
                 let bound = *bound;
                 let sent = self.sent.as_ref().map_or(0, Bytes::len);
                 if size > bound {
-                    self.give_up(turn, Bypass::ResponseOverHostBuffer);
+                    let limit = turn.adapter.plan.limits.response_bytes.get();
+                    let too_large = bytes(&[size]) > limit;
+                    self.give_up(
+                        turn,
+                        if too_large {
+                            Bypass::ResponseTooLarge
+                        } else {
+                            Bypass::ResponseOverHostBuffer
+                        },
+                    );
                 } else if !turn.adapter.reserve(&mut self.reserved, bytes(&[sent, size])) {
                     self.give_up(turn, Bypass::OverTotalBytes);
                 }
