@@ -1,12 +1,17 @@
 //! Raw JSON: members located in one validating pass, compared and spliced
 //! without building trees, so that bytes nobody changed are never rewritten.
 
+mod equal;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use equal::Cursor;
+pub use equal::equal;
 
 /// Why a text is not an object that can be spliced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,270 +284,50 @@ pub fn holds_only_objects(value: &str) -> bool {
     true
 }
 
-/// Appends `text` as a JSON string.
-pub fn push_string(out: &mut Vec<u8>, text: &str) {
+/// Writes an object whose values are JSON already, or become it.
+#[derive(Debug, Default)]
+pub struct ObjectWriter(Vec<u8>);
+
+impl ObjectWriter {
+    /// An empty object; `capacity` bytes are expected.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Vec::with_capacity(capacity))
+    }
+
+    /// Adds a member whose value is JSON.
+    pub fn raw(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        push_string(&mut self.0, name);
+        self.0.push(b':');
+        self.0.extend_from_slice(value.as_ref());
+        self
+    }
+
+    /// Adds a member whose value is a string.
+    pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
+        self.raw(name, "");
+        push_string(&mut self.0, value);
+        self
+    }
+
+    /// Adds a member whose value is a number.
+    pub fn number(&mut self, name: &str, value: u64) -> &mut Self {
+        self.raw(name, value.to_string())
+    }
+
+    /// The object.
+    pub fn finish(&mut self) -> Vec<u8> {
+        if self.0.is_empty() {
+            self.0.push(b'{');
+        }
+        self.0.push(b'}');
+        std::mem::take(&mut self.0)
+    }
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
     // Writing a string into a Vec cannot fail.
     let _ = serde_json::to_writer(out, text);
-}
-
-/// Deeper values than this count as different: the recursion stays bounded.
-const MAX_DEPTH: usize = 128;
-
-/// Whether two valid JSON values are equal: white space, escapes, the order of
-/// members and the spelling of numbers aside. Numbers are equal when they are
-/// equal as IEEE doubles.
-///
-/// One pass over both where members stand in the same order; the work for
-/// those that do not is bounded by a multiple of the texts' length, beyond which
-/// the values count as different.
-pub fn equal(a: &str, b: &str) -> bool {
-    a == b || {
-        let mut budget = a.len().saturating_add(b.len()).saturating_mul(4);
-        equal_values(&mut Cursor::new(a), &mut Cursor::new(b), 0, &mut budget)
-    }
-}
-
-fn equal_values(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
-    if depth > MAX_DEPTH {
-        return false;
-    }
-    let depth = depth.saturating_add(1);
-    match (a.peek(), b.peek()) {
-        (Some(b'{'), Some(b'{')) => equal_objects(a, b, depth, budget),
-        (Some(b'['), Some(b'[')) => {
-            a.bump();
-            b.bump();
-            loop {
-                match (a.item(b']'), b.item(b']')) {
-                    (true, true) if equal_values(a, b, depth, budget) => {}
-                    (false, false) => return true,
-                    _ => return false,
-                }
-            }
-        }
-        (Some(b'"'), Some(b'"')) => equal_strings(a.skip_value(), b.skip_value()),
-        (Some(x), Some(y)) => {
-            let (left, right) = (a.skip_value(), b.skip_value());
-            left == right || (is_number(x) && is_number(y) && equal_numbers(left, right))
-        }
-        _ => false,
-    }
-}
-
-fn is_number(first: u8) -> bool {
-    first == b'-' || first.is_ascii_digit()
-}
-
-fn equal_numbers(a: &[u8], b: &[u8]) -> bool {
-    fn double(text: &[u8]) -> Option<f64> {
-        std::str::from_utf8(text).ok()?.parse().ok()
-    }
-    matches!((double(a), double(b)), (Some(x), Some(y)) if x == y)
-}
-
-fn equal_strings(a: &[u8], b: &[u8]) -> bool {
-    a == b || ((a.contains(&b'\\') || b.contains(&b'\\')) && Units::new(a).eq(Units::new(b)))
-}
-
-fn equal_objects(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
-    a.bump();
-    b.bump();
-    loop {
-        let (before_a, before_b) = (*a, *b);
-        match (a.item(b'}'), b.item(b'}')) {
-            (true, true) => {}
-            (false, false) => return true,
-            _ => return false,
-        }
-        if !equal_strings(a.skip_value(), b.skip_value()) {
-            (*a, *b) = (before_a, before_b);
-            return equal_reordered(a, b, depth, budget);
-        }
-        a.colon();
-        b.colon();
-        if !equal_values(a, b, depth, budget) {
-            return false;
-        }
-    }
-}
-
-/// The rest of two objects whose members stand in different orders.
-fn equal_reordered(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
-    fn rest<'a>(cursor: &mut Cursor<'a>) -> Vec<(Vec<u32>, Cursor<'a>)> {
-        let mut members = Vec::new();
-        while cursor.item(b'}') {
-            let name: Vec<u32> = Units::new(cursor.skip_value()).collect();
-            cursor.colon();
-            members.push((name, *cursor));
-            cursor.skip_value();
-        }
-        members.sort_by(|x, y| x.0.cmp(&y.0));
-        members
-    }
-    let (start_a, start_b) = (a.at, b.at);
-    let (left, right) = (rest(a), rest(b));
-    let cost = a.at.saturating_sub(start_a).saturating_add(b.at.saturating_sub(start_b));
-    let Some(left_over) = budget.checked_sub(cost) else {
-        return false;
-    };
-    *budget = left_over;
-    left.len() == right.len()
-        && left.into_iter().zip(right).all(|((name_a, mut value_a), (name_b, mut value_b))| {
-            name_a == name_b && equal_values(&mut value_a, &mut value_b, depth, budget)
-        })
-}
-
-/// A position in valid JSON.
-#[derive(Clone, Copy)]
-struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { bytes: text.as_bytes(), at: 0 }
-    }
-
-    fn bump(&mut self) {
-        self.at = self.at.saturating_add(1);
-    }
-
-    fn current(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    /// The next byte that is not white space.
-    fn peek(&mut self) -> Option<u8> {
-        while self.current().is_some_and(|byte| byte.is_ascii_whitespace()) {
-            self.bump();
-        }
-        self.current()
-    }
-
-    /// Moves to the next item of an array or object; false at its end, which is consumed.
-    fn item(&mut self, close: u8) -> bool {
-        if self.peek() == Some(b',') {
-            self.bump();
-        }
-        match self.peek() {
-            None => false,
-            Some(byte) if byte == close => {
-                self.bump();
-                false
-            }
-            Some(_) => true,
-        }
-    }
-
-    fn colon(&mut self) {
-        if self.peek() == Some(b':') {
-            self.bump();
-        }
-    }
-
-    /// Moves behind the value at the cursor and returns its text.
-    fn skip_value(&mut self) -> &'a [u8] {
-        self.peek();
-        let start = self.at;
-        let mut depth = 0_usize;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'"' => self.skip_string(),
-                b'{' | b'[' => {
-                    depth = depth.saturating_add(1);
-                    self.bump();
-                }
-                b'}' | b']' => {
-                    depth = depth.saturating_sub(1);
-                    self.bump();
-                }
-                b',' | b':' => self.bump(),
-                _ => {
-                    while self.current().is_some_and(|byte| {
-                        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
-                    }) {
-                        self.bump();
-                    }
-                }
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-        self.bytes.get(start..self.at).unwrap_or_default()
-    }
-
-    fn skip_string(&mut self) {
-        self.bump();
-        while let Some(byte) = self.current() {
-            self.bump();
-            match byte {
-                b'"' => return,
-                b'\\' => self.bump(),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The content of a valid JSON string as UTF-16 code units where escaped and as
-/// bytes where not, made comparable: every character becomes one number, a lone
-/// surrogate stays itself.
-struct Units<'a> {
-    rest: std::str::Chars<'a>,
-}
-
-impl<'a> Units<'a> {
-    /// `quoted` is the string with its quotes.
-    fn new(quoted: &'a [u8]) -> Self {
-        let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
-        Self { rest: std::str::from_utf8(inner).unwrap_or_default().chars() }
-    }
-
-    fn hex4(&mut self) -> Option<u32> {
-        let mut unit = 0_u32;
-        for _ in 0..4 {
-            unit = unit.wrapping_shl(4) | self.rest.next()?.to_digit(16)?;
-        }
-        Some(unit)
-    }
-}
-
-impl Iterator for Units<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let character = self.rest.next()?;
-        if character != '\\' {
-            return Some(u32::from(character));
-        }
-        let escaped = match self.rest.next()? {
-            'b' => '\u{8}',
-            'f' => '\u{c}',
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            'u' => {
-                let high = self.hex4()?;
-                if !(0xd800..0xdc00).contains(&high) {
-                    return Some(high);
-                }
-                let before = self.rest.clone();
-                if self.rest.next() == Some('\\')
-                    && self.rest.next() == Some('u')
-                    && let Some(low @ 0xdc00..0xe000) = self.hex4()
-                {
-                    let pair = (high & 0x3ff).wrapping_shl(10) | (low & 0x3ff);
-                    return Some(pair.saturating_add(0x1_0000));
-                }
-                self.rest = before;
-                return Some(high);
-            }
-            other => other,
-        };
-        Some(u32::from(escaped))
-    }
 }
 
 #[cfg(test)]
@@ -619,57 +404,6 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_json_equality() {
-        for (a, b) in [
-            ("1", "1.0"),
-            ("100", "1e2"),
-            ("-0", "0"),
-            ("9007199254740993", "9007199254740992"),
-            (r#""\u00e9\n\/""#, "\"é\\u000a/\""),
-            (r#""\ud83d\ude00""#, "\"😀\""),
-            (r#""\ud800x""#, r#""\uD800x""#),
-            ("[ 1 , [ ] ]", "[1,[]]"),
-            (r#"{"a":{"x":1,"y":[{}]},"b":2}"#, r#"{ "b":2, "a":{"y":[{ }],"x":1} }"#),
-            ("true", " true"),
-        ] {
-            assert!(equal(a, b), "{a} {b}");
-            assert!(equal(b, a), "{b} {a}");
-        }
-        for (a, b) in [
-            ("1", "2"),
-            ("1", "\"1\""),
-            ("true", "false"),
-            ("null", "0"),
-            ("[1]", "[1,1]"),
-            ("[]", "{}"),
-            (r#""\ud800""#, r#""\ud801""#),
-            (r#""a\\""#, r#""a""#),
-            (r#"{"a":1}"#, r#"{"a":1,"b":1}"#),
-            (r#"{"a":1,"b":2}"#, r#"{"b":1,"a":2}"#),
-            ("\"\\\\u0061\"", "\"a\""),
-        ] {
-            assert!(!equal(a, b), "{a} {b}");
-            assert!(!equal(b, a), "{b} {a}");
-        }
-    }
-
-    #[test]
-    fn reordering_costs_a_bounded_multiple() {
-        // Every level is reordered: without the budget the work is quadratic.
-        let (mut a, mut b) = (String::from("1"), String::from("1"));
-        for _ in 0..100 {
-            a = format!(r#"{{"x":{a},"y":0}}"#);
-            b = format!(r#"{{"y":0,"x":{b}}}"#);
-        }
-        assert!(!equal(&a, &b));
-        let flat: Vec<String> = (0..1000).map(|i| format!("\"{i}\":{i}")).collect();
-        let mut turned = flat.clone();
-        turned.reverse();
-        let (a, b) = (format!("{{{}}}", flat.join(",")), format!("{{{}}}", turned.join(",")));
-        assert!(equal(&a, &b));
-    }
-
-    #[test]
     fn kinds_and_emptiness() {
         assert_eq!(kind(" {"), Kind::Object);
         assert_eq!(kind("[]"), Kind::Array);
@@ -680,5 +414,13 @@ mod tests {
         assert!(holds_only_objects(r#" [ {"a":["}"]} , {} ] "#) && holds_only_objects("[]"));
         assert!(!holds_only_objects("[{},1]") && !holds_only_objects("{}"));
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));
+    }
+
+    #[test]
+    fn objects_are_written_member_by_member() {
+        let mut object = ObjectWriter::default();
+        object.raw("a", "[1]").string("b\"", "c\n").number("d", 5);
+        assert_eq!(object.finish(), br#"{"a":[1],"b\"":"c\n","d":5}"#);
+        assert_eq!(ObjectWriter::default().finish(), b"{}");
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::event::RequestHead;
 use crate::headers::Headers;
-use crate::json::{self, Kind, Object};
+use crate::json::{self, Kind, Object, ObjectWriter};
 use crate::plan::{Plan, Source};
 
 /// Larger claims than this, in bytes, are ignored as a whole.
@@ -42,7 +42,7 @@ pub(crate) fn metadata(
     trusted: Option<&[(&str, String)]>,
     scope: Option<&str>,
 ) -> Vec<u8> {
-    let mut out = vec![b'{'];
+    let mut out = ObjectWriter::default();
     if let Some(trusted) = trusted {
         let mut seen: Vec<String> = Vec::new();
         if let Some(claims) = claims(headers) {
@@ -52,20 +52,19 @@ pub(crate) fn metadata(
                     name == "cacheScope" || plan.trusted.iter().any(|source| source.name == name);
                 let scalar = !matches!(json::kind(member.value), Kind::Object | Kind::Array);
                 if scalar && !reserved && !seen.iter().any(|other| other == name) {
-                    push(&mut out, name, |out| out.extend_from_slice(member.value.as_bytes()));
+                    out.raw(name, member.value);
                     seen.push(name.to_owned());
                 }
             }
         }
         for (name, value) in trusted {
-            push(&mut out, name, |out| json::push_string(out, value));
+            out.string(name, value);
         }
     }
     if let Some(scope) = scope {
-        push(&mut out, "cacheScope", |out| json::push_string(out, scope));
+        out.string("cacheScope", scope);
     }
-    out.push(b'}');
-    out
+    out.finish()
 }
 
 fn claims(headers: Headers<'_>) -> Option<Object<'_>> {
@@ -74,15 +73,6 @@ fn claims(headers: Headers<'_>) -> Option<Object<'_>> {
         return None;
     }
     Object::parse(claim).ok()
-}
-
-fn push(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
-    if out.len() > 1 {
-        out.push(b',');
-    }
-    json::push_string(out, name);
-    out.push(b':');
-    value(out);
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
-use crate::json::{self, JsonError, Kind, Object};
+use crate::json::{self, JsonError, Kind, Object, ObjectWriter};
 
 /// The body of `POST /v1/optimize`.
 pub(crate) fn optimize(
@@ -62,20 +62,15 @@ fn quoted(dialect: Dialect) -> String {
     format!("\"{}\"", dialect.endpoint())
 }
 
-/// An object of members whose values are JSON already.
 fn envelope(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let size = members.iter().fold(2_usize, |size, (name, value)| {
-        size.saturating_add(name.len()).saturating_add(value.len()).saturating_add(4)
+    let size = members.iter().fold(64_usize, |size, (name, value)| {
+        size.saturating_add(name.len()).saturating_add(value.len())
     });
-    let mut out = Vec::with_capacity(size);
-    for (index, (name, value)) in members.iter().enumerate() {
-        out.extend_from_slice(if index == 0 { b"{\"" } else { b",\"" });
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        out.extend_from_slice(value);
+    let mut object = ObjectWriter::with_capacity(size);
+    for (name, value) in members {
+        object.raw(name, value);
     }
-    out.push(b'}');
-    out
+    object.finish()
 }
 
 /// An answer of the optimizer. Members that are missing, null or of an
