@@ -1,5 +1,5 @@
-//! What all exchanges of one VM share: the plan, the memory budget, the breaker
-//! and the write-backs that nobody waits for.
+//! What all exchanges of one VM share: the plan, the memory budget, the breaker,
+//! and the write-backs and records that nobody waits for.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,22 +8,23 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::breaker::Breaker;
+use crate::bypass::Bypass;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::effect::Effect;
 use crate::exchange::Exchange;
 use crate::metric::Metric;
 use crate::plan::Plan;
 
-/// Write-backs waiting in a VM at most; beyond it the oldest is dropped.
+/// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
 const MAX_QUEUED: usize = 256;
-/// Write-backs under way at a time at most.
+/// Of them under way at a time at most.
 const MAX_IN_FLIGHT: usize = 32;
-/// Write-backs sent by one tick at most.
+/// Of them sent by one tick at most.
 const MAX_PER_TICK: usize = 8;
-/// Time-out of a write-back.
-const WRITE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Nothing in the answer to a write-back is of interest.
-const MAX_WRITE_BACK_ANSWER_BYTES: usize = 64 * 1024;
+/// Time-out of a callout that nobody waits for.
+const QUEUED_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nothing in the answer to one is of interest.
+const MAX_QUEUED_ANSWER_BYTES: usize = 64 * 1024;
 
 /// Headers of the call that callouts carry on.
 pub(crate) type Trace = Vec<(&'static str, String)>;
@@ -35,21 +36,24 @@ pub struct Adapter {
     pub(crate) breaker: Breaker,
     held_bytes: u64,
     next_callout: u32,
-    queue: VecDeque<WriteBack>,
-    in_flight: BTreeMap<u32, Duration>,
+    queue: VecDeque<Queued>,
+    in_flight: BTreeMap<u32, (Kind, Duration)>,
+    /// Makes ids unlike those of other VMs.
+    seed: u64,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
 
 #[derive(Debug)]
-struct WriteBack {
+struct Queued {
+    kind: Kind,
     trace: Trace,
     body: Bytes,
 }
 
 impl Adapter {
-    /// A VM that carries out `plan`.
-    pub fn new(plan: Plan) -> Self {
+    /// A VM that carries out `plan`. `seed` is a random number, the VM's own.
+    pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             breaker: Breaker::new(plan.breaker_failures, plan.breaker_open),
             plan,
@@ -57,6 +61,7 @@ impl Adapter {
             next_callout: 0,
             queue: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            seed,
             local: BTreeMap::new(),
         }
     }
@@ -83,13 +88,13 @@ impl Adapter {
             if self.in_flight.len() >= MAX_IN_FLIGHT {
                 break;
             }
-            let Some(WriteBack { trace, body }) = self.pop() else {
+            let Some(Queued { kind, trace, body }) = self.pop() else {
                 break;
             };
-            let mut callout = self.callout(Kind::Cache, &trace, body);
-            callout.timeout = WRITE_BACK_TIMEOUT;
-            callout.max_answer_bytes = MAX_WRITE_BACK_ANSWER_BYTES;
-            self.in_flight.insert(callout.id.0, now);
+            let mut callout = self.callout(kind, &trace, body);
+            callout.timeout = QUEUED_TIMEOUT;
+            callout.max_answer_bytes = MAX_QUEUED_ANSWER_BYTES;
+            self.in_flight.insert(callout.id.0, (kind, now));
             effects.push(Effect::Callout(callout));
         }
         if self.queue.is_empty() {
@@ -105,13 +110,13 @@ impl Adapter {
         now: Duration,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(since) = self.in_flight.remove(&id.0) else {
+        let Some((kind, since)) = self.in_flight.remove(&id.0) else {
             return;
         };
         let took = now.saturating_sub(since);
-        let outcome = outcome.timed(took, WRITE_BACK_TIMEOUT);
+        let outcome = outcome.timed(took, QUEUED_TIMEOUT);
         let result = CalloutResult::from(outcome.success().map(drop));
-        measure_callout(Kind::Cache, result, took, effects);
+        measure_callout(kind, result, took, effects);
     }
 
     /// A callout that somebody waits for, unless changed.
@@ -142,18 +147,35 @@ impl Adapter {
         }
     }
 
-    /// Queues a write-back; false if an older one had to go for it.
-    pub(crate) fn write_back(&mut self, trace: Trace, body: Bytes) -> bool {
-        let fits = self.queue.len() < MAX_QUEUED || self.pop().is_none();
-        self.held_bytes = self.held_bytes.saturating_add(length(&body));
-        self.queue.push_back(WriteBack { trace, body });
-        fits
+    /// Queues a write-back or a record; returns what had to go for it.
+    ///
+    /// # Errors
+    /// The VM's budget does not allow it.
+    pub(crate) fn enqueue(
+        &mut self,
+        kind: Kind,
+        trace: Trace,
+        body: Bytes,
+    ) -> Result<Option<Kind>, Bypass> {
+        let full = self.queue.len() >= MAX_QUEUED;
+        let dropped = if full { self.pop() } else { None };
+        if !self.reserve(&mut 0, length(&body)) {
+            return Err(Bypass::OverTotalBytes);
+        }
+        self.queue.push_back(Queued { kind, trace, body });
+        Ok(dropped.map(|dropped| dropped.kind))
     }
 
-    fn pop(&mut self) -> Option<WriteBack> {
-        let write_back = self.queue.pop_front()?;
-        self.held_bytes = self.held_bytes.saturating_sub(length(&write_back.body));
-        Some(write_back)
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.queue.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(length(&queued.body));
+        Some(queued)
+    }
+
+    /// An id for a call that the host gave none.
+    pub(crate) fn new_id(&mut self) -> String {
+        self.next_callout = self.next_callout.wrapping_add(1);
+        format!("{:016x}-{:08x}", self.seed, self.next_callout)
     }
 
     /// Changes what an exchange holds from `reserved` to `wanted` bytes; false,

@@ -91,8 +91,8 @@ reasons! {
     HitUnproven = "hit_unproven",
     /// A hit, for a client that asked for a fresh answer (`cache-control`).
     HitNoCache = "hit_no_cache",
-    /// A hit, for a client that asked for a stream.
-    HitStream = "hit_stream",
+    /// A hit, for a client that asked for a stream, that cannot be told as one.
+    HitUnreplayable = "hit_unreplayable",
     /// A hit, for a call that refers to state stored at the provider.
     HitStateful = "hit_stateful",
     /// A hit, for a call whose caller is ambiguous (a credential, attribution or encoding header came twice).
@@ -103,8 +103,14 @@ reasons! {
     ResponseNotFromProvider = "response_not_from_provider",
     /// The provider's status is not 2xx.
     ResponseStatus = "response_status",
-    /// The answer is a stream.
+    /// The answer is a stream, and `hooks.stream_response` is off.
     ResponseStream = "response_stream",
+    /// The stream is not what its dialect sends.
+    StreamUnexpected = "stream_unexpected",
+    /// The stream ended without its dialect's end marker, or says itself that it is not complete.
+    StreamIncomplete = "stream_incomplete",
+    /// The transformed answer cannot be told as a stream.
+    TransformUnreplayable = "transform_unreplayable",
     /// The answer's content type is not JSON.
     ResponseContentType = "response_content_type",
     /// The answer came encoded although identity was asked for.
@@ -129,6 +135,6 @@ reasons! {
     ResponseError = "response_error",
     /// The call may not be written to the cache (`no-store`, or state stored at the provider).
     NoStore = "no_store",
-    /// The write-back queue is full.
+    /// Too many write-backs and records wait: the oldest one went.
     QueueFull = "queue_full",
 }

@@ -1,14 +1,18 @@
 //! What one call to an LLM endpoint is, read from its head and its body.
 
+use bytes::Bytes;
+
 use crate::adapter::Trace;
 use crate::bypass::Bypass;
 use crate::caller::Caller;
 use crate::config::{DecisionsHeader, Serve};
 use crate::dialect::Dialect;
-use crate::event::RequestHead;
+use crate::event::{RequestHead, ResponseHead};
 use crate::headers::{Headers, is_header_value};
 use crate::json::{self, JsonError, Kind, Object};
 use crate::plan::Plan;
+use crate::reader::Form;
+use crate::stream;
 
 /// Headers of a call that its callouts carry on.
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "x-request-id"];
@@ -29,6 +33,10 @@ pub(crate) struct Call {
     /// The client gets `x-anyray-optimization`.
     pub(crate) wants_decisions: bool,
     pub(crate) has_content_length: bool,
+    /// A JSON `POST`, whatever else may be wrong with it.
+    pub(crate) is_llm_call: bool,
+    /// `model` of the request, as JSON.
+    pub(crate) model: Option<String>,
     no_cache: bool,
     no_store: bool,
     body: BodyFacts,
@@ -38,6 +46,7 @@ pub(crate) struct Call {
 #[derive(Clone, Copy, Debug, Default)]
 struct BodyFacts {
     stream: bool,
+    include_usage: bool,
     stateful: bool,
 }
 
@@ -51,6 +60,7 @@ impl Call {
                 Some((name, std::str::from_utf8(value).ok()?.to_owned()))
             })
             .collect();
+        let is_llm_call = is_llm_call(headers).is_ok();
         Self {
             dialect,
             caller: Caller::new(plan, dialect, head),
@@ -59,7 +69,9 @@ impl Call {
             provable: plan.serve == Serve::Proven
                 && plan.hooks.cache
                 && plan.hooks.request
-                && is_llm_call(headers).is_ok(),
+                && is_llm_call,
+            is_llm_call,
+            model: None,
             wants_decisions: match plan.decisions_header {
                 DecisionsHeader::Always => true,
                 DecisionsHeader::OnRequest => headers.get("x-anyray-test") == Some(b"1"),
@@ -77,8 +89,14 @@ impl Call {
         let set = |name| {
             body.get(name).is_some_and(|value| json::kind(value) != Kind::Null && value != "false")
         };
+        self.model =
+            body.get("model").filter(|model| json::kind(model) == Kind::String).map(Into::into);
+        let options = body.get("stream_options").map(str::as_bytes).map(Object::parse);
         self.body = BodyFacts {
             stream: body.get("stream") == Some("true"),
+            include_usage: options.is_some_and(|options| {
+                options.is_ok_and(|options| options.get("include_usage") == Some("true"))
+            }),
             // A replayed id would point at state that the provider keeps, or does not.
             stateful: self.dialect == Dialect::OpenAiResponses
                 && (["background", "previous_response_id", "conversation"].into_iter().any(set)
@@ -91,15 +109,15 @@ impl Call {
         self.body.stream
     }
 
+    /// `answer`, one JSON document, as the stream that the client asked for.
+    pub(crate) fn replay(&self, answer: &[u8]) -> Option<Bytes> {
+        let object = Object::parse(answer).ok()?;
+        stream::replay(self.dialect, &object, self.body.include_usage).map(Bytes::from)
+    }
+
     /// Whether the answer may be written to the cache.
     pub(crate) fn may_write(&self) -> Result<(), Bypass> {
-        if self.no_store || self.body.stateful {
-            Err(Bypass::NoStore)
-        } else if self.body.stream {
-            Err(Bypass::ResponseStream)
-        } else {
-            Ok(())
-        }
+        if self.no_store || self.body.stateful { Err(Bypass::NoStore) } else { Ok(()) }
     }
 
     /// Whether a hit may answer this call, leaving aside who calls.
@@ -110,8 +128,6 @@ impl Call {
             Err(Bypass::HitNoCache)
         } else if self.caller.ambiguous {
             Err(Bypass::HitAmbiguousCaller)
-        } else if self.body.stream {
-            Err(Bypass::HitStream)
         } else {
             Ok(())
         }
@@ -191,8 +207,8 @@ fn bound(limit: u64, plan: &Plan, length: Option<u64>) -> Result<usize, Unbounde
     Ok(usize::try_from(bound).unwrap_or(usize::MAX))
 }
 
-/// Whether an answer can be read at all.
-pub(crate) fn readable(head: &crate::event::ResponseHead<'_>) -> Result<(), Bypass> {
+/// Whether an answer can be read at all, and in which form it comes.
+pub(crate) fn readable(head: &ResponseHead<'_>) -> Result<Form, Bypass> {
     let headers = head.headers;
     if !head.from_provider {
         return Err(Bypass::ResponseNotFromProvider);
@@ -200,19 +216,20 @@ pub(crate) fn readable(head: &crate::event::ResponseHead<'_>) -> Result<(), Bypa
     if !matches!(headers.status(), 200..=299) {
         return Err(Bypass::ResponseStatus);
     }
-    if headers.is_event_stream() {
-        return Err(Bypass::ResponseStream);
-    }
-    if !headers.is_json() {
+    let form = if headers.is_event_stream() {
+        Form::Stream
+    } else if headers.is_json() {
+        Form::Json
+    } else {
         return Err(Bypass::ResponseContentType);
-    }
+    };
     if headers.is_encoded() {
         return Err(Bypass::ResponseEncoded);
     }
     if head.end_of_stream || headers.content_length() == Some(0) {
         return Err(Bypass::ResponseEmpty);
     }
-    Ok(())
+    Ok(form)
 }
 
 /// The reason that follows from a request's body that cannot be spliced.

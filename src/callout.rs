@@ -17,11 +17,13 @@ pub enum Kind {
     OptimizeResponse,
     /// `POST /v1/cache`
     Cache,
+    /// `POST /v1/record`
+    Record,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 3] = [Kind::Optimize, Kind::OptimizeResponse, Kind::Cache];
+    pub const ALL: [Kind; 4] = [Kind::Optimize, Kind::OptimizeResponse, Kind::Cache, Kind::Record];
 
     /// The path, behind the configured prefix.
     pub const fn path(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Optimize => "/v1/optimize",
             Kind::OptimizeResponse => "/v1/optimize-response",
             Kind::Cache => "/v1/cache",
+            Kind::Record => "/v1/record",
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Optimize => "optimize",
             Kind::OptimizeResponse => "optimize_response",
             Kind::Cache => "cache",
+            Kind::Record => "record",
         }
     }
 }

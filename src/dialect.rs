@@ -41,6 +41,15 @@ impl Dialect {
         Self::ALL.into_iter().find(|dialect| dialect.endpoint() == endpoint)
     }
 
+    /// The operation's name in OpenTelemetry's GenAI conventions (`gen_ai.operation.name`).
+    pub const fn operation(self) -> &'static str {
+        match self {
+            Dialect::OpenAiChat | Dialect::OpenAiResponses | Dialect::AnthropicMessages => "chat",
+            Dialect::OpenAiCompletions => "text_completion",
+            Dialect::OpenAiEmbeddings => "embeddings",
+        }
+    }
+
     /// The request members that a provider refuses to do without.
     pub const fn required_in_request(self) -> &'static [&'static str] {
         match self {

@@ -4,14 +4,15 @@
 //! request   Idle ─► Holding ─► Asking ─► Settled
 //!            │         │          └► Proving ─► Settled │ Served
 //!            └─────────┴──────────────────────► Settled
-//! response  Idle ─► Holding ─► Asking ─► Complete │ Passing
-//!            ├────► Copying ────────────► Complete │ Passing
-//!            └──────────────────────────► Passing
+//! response  Idle ─► Holding ─► Asking ─► Complete
+//!            ├────► Copying ────────────► Complete
+//!            └─────────┴────────────────► Passing
 //! ```
 //! Each request ends in `Settled` with one verdict, or `Served` from the cache.
-//! `Complete` has seen the whole answer and waits for the end of the exchange
-//! to write it back.
+//! `Complete` has read the whole answer; what follows from it is done when the
+//! exchange is over, on nobody's time.
 
+mod closing;
 mod request;
 mod response;
 
@@ -27,6 +28,8 @@ use crate::decisions::Decisions;
 use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, Event};
 use crate::metric::{Metric, Verdict};
+use crate::reader::{Finished, Form, Reader};
+use crate::record::Said;
 
 /// One exchange. Without an `Active` part it is none of ours.
 #[derive(Debug)]
@@ -39,10 +42,17 @@ struct Active {
     response: Response,
     verdict: Option<Verdict>,
     decisions: Decisions,
-    /// The request as it went to the provider, kept where the answer will be read.
+    /// The request as it went to the provider, kept where it is needed again.
     sent: Option<Bytes>,
     /// The cache key under which the answer is to be written back, as JSON.
     write_back: Option<String>,
+    started: Duration,
+    /// The answer's status, 0 before it began.
+    status: u16,
+    /// How long `/v1/optimize` took.
+    optimize_took: Option<Duration>,
+    /// What the optimizer answered, for the record.
+    said: Option<Said>,
     /// Bytes counted against the VM's budget.
     reserved: u64,
 }
@@ -84,10 +94,10 @@ enum Response {
         bound: usize,
         head: Head,
     },
-    /// The answer passes; this much of it was copied.
-    Copying(Vec<u8>),
-    /// What the client got.
-    Complete(Bytes),
+    /// The answer passes and is read along.
+    Copying(Reader),
+    /// The answer is over; this is what was read of it.
+    Complete(Finished),
     Passing,
 }
 
@@ -101,6 +111,7 @@ struct Asked {
 /// What of an answer's head matters once its body changes.
 #[derive(Debug)]
 struct Head {
+    form: Form,
     has_content_length: bool,
     /// Headers that vouch for the very bytes.
     validators: Vec<&'static str>,
@@ -122,9 +133,10 @@ impl Turn<'_> {
         self.push(Effect::Measure(metric, 1));
     }
 
-    fn annotate(&mut self, name: &'static str, verdict: Verdict) {
+    /// Shows a value in the access log, where the host can.
+    fn note(&mut self, name: &'static str, value: String) {
         if self.adapter.plan.can().annotate {
-            self.push(Effect::Annotate(name, verdict.annotation()));
+            self.push(Effect::Annotate(name, value));
         }
     }
 
@@ -142,11 +154,19 @@ impl Turn<'_> {
     }
 
     /// Takes in how a callout that was waited for ended, and what its answer came to.
-    fn answered<T>(&mut self, kind: Kind, asked: Asked, failed: bool, used: &Result<T, Bypass>) {
+    fn answered<T>(
+        &mut self,
+        kind: Kind,
+        asked: Asked,
+        failed: bool,
+        used: &Result<T, Bypass>,
+    ) -> Duration {
         let result = CalloutResult::from(used.as_ref().map(|_| ()).map_err(|&reason| reason));
         let unreadable = matches!(result, CalloutResult::NotJson | CalloutResult::WrongShape);
         self.adapter.breaker.record(failed || unreadable, self.now);
-        measure_callout(kind, result, self.now.saturating_sub(asked.since), self.effects);
+        let took = self.now.saturating_sub(asked.since);
+        measure_callout(kind, result, took, self.effects);
+        took
     }
 }
 
@@ -229,7 +249,7 @@ impl Active {
             Request::Proving { body, hit } => {
                 let lasts = turn.adapter.plan.proof;
                 if value.is_some_and(|value| proof.is_proven(value, turn.now, lasts)) {
-                    self.serve(turn, hit);
+                    self.serve(turn, hit, body);
                 } else {
                     self.send(turn, Verdict::Bypassed(Bypass::HitUnproven), body);
                 }
@@ -250,31 +270,6 @@ impl Active {
             let value = self.decisions.header(verdict).into();
             turn.push(Effect::SetHeader(Side::Response, "x-anyray-optimization", value));
         }
-    }
-
-    /// Nobody waits for the request any more, if it was still held.
-    fn abandon_request(&mut self, turn: &mut Turn<'_>, reason: Bypass) {
-        if let Request::Asking { asked, .. } = self.request {
-            let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::Optimize, CalloutResult::Abandoned, took, turn.effects);
-        }
-        if self.verdict.is_none() {
-            self.settle(turn, Verdict::Bypassed(reason));
-            self.request = Request::Settled;
-        }
-    }
-
-    fn close(mut self: Box<Self>, turn: &mut Turn<'_>) {
-        self.abandon_request(turn, Bypass::ClientGone);
-        if let Response::Asking { asked, .. } = self.response {
-            let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::OptimizeResponse, CalloutResult::Abandoned, took, turn.effects);
-        }
-        if matches!(self.response, Response::Holding { .. } | Response::Asking { .. }) {
-            self.settle_response(turn, Verdict::Bypassed(Bypass::ClientGone));
-        }
-        self.write_back(turn);
-        turn.adapter.reserve(&mut self.reserved, 0);
     }
 }
 

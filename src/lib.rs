@@ -74,8 +74,12 @@ mod metadata;
 pub mod metric;
 pub mod plan;
 mod protocol;
+mod reader;
+mod record;
 #[cfg(feature = "schema")]
 pub mod schema;
 #[cfg(feature = "strategies")]
 pub mod strategies;
+mod stream;
 mod transform;
+mod usage;

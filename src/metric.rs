@@ -2,6 +2,7 @@
 
 use crate::bypass::Bypass;
 use crate::callout::{CalloutResult, Kind};
+use crate::dialect::Dialect;
 
 /// How a hook, or a write-back, ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,8 @@ pub enum Metric {
     Responses(Verdict),
     /// Answers with a cache key: queued for the write-back (`None`), or why not.
     WriteBacks(Option<Bypass>),
+    /// Records: queued (`None`), or why not.
+    Records(Option<Bypass>),
     /// Callouts by result.
     Callouts(Kind, CalloutResult),
     /// Histogram: how long a callout took, in microseconds.
@@ -61,6 +64,14 @@ pub enum Metric {
     TokensSaved,
     /// 4xx of the provider after an applied transform.
     ProviderRejections,
+    /// Histogram: tokens that went into an answer, as its usage says.
+    InputTokens(Dialect),
+    /// Histogram: tokens of an answer, as its usage says.
+    OutputTokens(Dialect),
+    /// Histogram: from the request's headers to the end of the exchange, in microseconds.
+    OperationDuration(Dialect),
+    /// Histogram: from the request's headers to the first bytes of a streamed answer, in microseconds.
+    TimeToFirstToken(Dialect),
 }
 
 impl Metric {
@@ -74,6 +85,8 @@ impl Metric {
             Metric::Responses(verdict) => outcome("responses", verdict.name(), verdict.reason()),
             Metric::WriteBacks(None) => outcome("write_backs", "queued", "none"),
             Metric::WriteBacks(Some(reason)) => outcome("write_backs", "bypassed", reason.name()),
+            Metric::Records(None) => outcome("records", "queued", "none"),
+            Metric::Records(Some(reason)) => outcome("records", "bypassed", reason.name()),
             Metric::Callouts(kind, result) => {
                 format!("optimizer_callouts.kind.{}.result.{}", kind.name(), result.name())
             }
@@ -82,11 +95,30 @@ impl Metric {
             }
             Metric::TokensSaved => "optimizer_tokens_saved".to_owned(),
             Metric::ProviderRejections => "optimizer_provider_rejections".to_owned(),
+            Metric::InputTokens(dialect) => {
+                format!("gen_ai_client_token_usage.operation.{}.type.input", dialect.operation())
+            }
+            Metric::OutputTokens(dialect) => {
+                format!("gen_ai_client_token_usage.operation.{}.type.output", dialect.operation())
+            }
+            Metric::OperationDuration(dialect) => {
+                format!("gen_ai_client_operation_duration_us.operation.{}", dialect.operation())
+            }
+            Metric::TimeToFirstToken(dialect) => {
+                format!("gen_ai_server_time_to_first_token_us.operation.{}", dialect.operation())
+            }
         }
     }
 
     /// Whether it is a histogram; else a counter.
     pub const fn is_histogram(self) -> bool {
-        matches!(self, Metric::CalloutDuration(_))
+        matches!(
+            self,
+            Metric::CalloutDuration(_)
+                | Metric::InputTokens(_)
+                | Metric::OutputTokens(_)
+                | Metric::OperationDuration(_)
+                | Metric::TimeToFirstToken(_)
+        )
     }
 }

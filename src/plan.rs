@@ -29,6 +29,7 @@ pub struct Plan {
     pub(crate) breaker_failures: u64,
     pub(crate) breaker_open: std::time::Duration,
     pub(crate) decisions_header: DecisionsHeader,
+    pub(crate) record_content: bool,
     properties: Vec<Vec<String>>,
     notes: Vec<String>,
 }
@@ -111,13 +112,8 @@ impl Plan {
                 host.name()
             ));
         }
-        if hooks.stream_response {
-            notes.push("hooks.stream_response has no effect in this version".to_owned());
-        }
-        if hooks.record {
-            notes.push("hooks.record has no effect in this version".to_owned());
-        }
         hooks.response &= host.capabilities().hold_response;
+        hooks.stream_response &= hooks.response;
         Ok(Self {
             host,
             upstream: optimizer.upstream,
@@ -136,6 +132,7 @@ impl Plan {
             breaker_failures: config.breaker.failures.get(),
             breaker_open: std::time::Duration::from_millis(config.breaker.open_ms.get()),
             decisions_header: config.decisions_header,
+            record_content: config.record.content,
             properties,
             notes,
         })

@@ -121,6 +121,11 @@ impl<'a> Answer<'a> {
         self.typed("decisions", Kind::Array).filter(|list| !json::is_empty(list))
     }
 
+    /// `optimizationId` as JSON.
+    pub(crate) fn optimization_id(&self) -> Option<&'a str> {
+        self.typed("optimizationId", Kind::String)
+    }
+
     /// `suppressedKinds` as JSON.
     pub(crate) fn suppressed_kinds(&self) -> Option<&'a str> {
         self.typed("suppressedKinds", Kind::Array)

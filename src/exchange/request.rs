@@ -13,7 +13,10 @@ use crate::event::{Body, RequestHead};
 use crate::json::Object;
 use crate::metric::{Metric, Verdict};
 use crate::protocol::{self, Answer};
+use crate::reader::Finished;
+use crate::record::Said;
 use crate::transform;
+use crate::usage::Usage;
 
 /// What a good answer of the optimizer means for the request.
 enum Decision {
@@ -49,6 +52,10 @@ impl Active {
             decisions: Decisions::default(),
             sent: None,
             write_back: None,
+            started: turn.now,
+            status: 0,
+            optimize_took: None,
+            said: None,
             reserved: 0,
         });
         match admitted {
@@ -133,10 +140,10 @@ impl Active {
         let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
         let decided = outcome.success().and_then(|answer| self.decide(turn, &body, bound, &answer));
-        turn.answered(Kind::Optimize, asked, failed, &decided);
+        self.optimize_took = Some(turn.answered(Kind::Optimize, asked, failed, &decided));
         match decided {
             Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
-            Ok(Decision::Serve(hit)) => self.serve(turn, hit),
+            Ok(Decision::Serve(hit)) => self.serve(turn, hit, body),
             Ok(Decision::Prove(hit)) => {
                 self.request = Request::Proving { body, hit };
                 let slot = self.call.caller.proof.slot();
@@ -158,6 +165,12 @@ impl Active {
             self.decisions.add(&answer);
         }
         let plan = &turn.adapter.plan;
+        if plan.hooks.record {
+            self.said = Some(Said {
+                optimization_id: answer.optimization_id().map(Into::into),
+                decisions: answer.decisions().map(Into::into),
+            });
+        }
         if plan.hooks.cache {
             match (answer.cache_key(), self.call.may_write()) {
                 (Some(key), Ok(())) => self.write_back = Some(key.to_owned()),
@@ -192,8 +205,11 @@ impl Active {
     /// Lets the request go on to the provider with `body`, whole and read.
     pub(super) fn send(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
         let plan = &turn.adapter.plan;
-        let hook = plan.hooks.response && !matches!(verdict, Verdict::Bypassed(_));
-        let reads = (hook || self.write_back.is_some()) && !self.call.is_stream();
+        let hooks = plan.hooks;
+        let bypassed = matches!(verdict, Verdict::Bypassed(_));
+        let hook = if self.call.is_stream() { hooks.stream_response } else { hooks.response };
+        let reads = (hook && !bypassed) || self.write_back.is_some();
+        let keeps = reads || (hooks.record && plan.record_content);
         if verdict == Verdict::Transformed {
             if self.call.has_content_length {
                 let length = body.len().to_string().into();
@@ -201,27 +217,39 @@ impl Active {
             }
             turn.push(Effect::ReplaceBody(Side::Request, body.clone()));
         }
-        let kept = if reads { bytes(&[body.len()]) } else { 0 };
-        if turn.adapter.reserve(&mut self.reserved, kept) && reads {
+        let kept = if keeps { bytes(&[body.len()]) } else { 0 };
+        let kept = turn.adapter.reserve(&mut self.reserved, kept) && keeps;
+        if kept && reads || (hooks.record && !bypassed) {
             // An answer that will be read must come unencoded.
             turn.push(Effect::SetHeader(Side::Request, "accept-encoding", "identity".into()));
-            self.sent = Some(body);
         }
+        self.sent = kept.then_some(body);
         self.pass(turn, verdict);
     }
 
-    /// Answers from the cache.
-    pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes) {
+    /// Answers from the cache, in the mode that the client asked for; `body` is
+    /// the request, should that not be possible.
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes, body: Bytes) {
+        let (content_type, answer) = if self.call.is_stream() {
+            let Some(stream) = self.call.replay(&hit) else {
+                return self.send(turn, Verdict::Bypassed(Bypass::HitUnreplayable), body);
+            };
+            ("text/event-stream", stream)
+        } else {
+            ("application/json", hit.clone())
+        };
         self.settle(turn, Verdict::Hit);
         self.request = Request::Served;
         self.write_back = None;
+        self.status = 200;
         turn.adapter.reserve(&mut self.reserved, 0);
-        let mut headers = vec![("content-type", "application/json".into())];
+        self.response = Response::Complete(Finished { usage: Usage::of(&hit), body: Ok(hit) });
+        let mut headers = vec![("content-type", content_type.into())];
         if self.call.wants_decisions {
             let value = self.decisions.header(Verdict::Hit).into();
             headers.push(("x-anyray-optimization", value));
         }
-        turn.push(Effect::Respond { headers, body: hit });
+        turn.push(Effect::Respond { headers, body: answer });
     }
 
     /// Lets the request go on.
@@ -238,6 +266,6 @@ impl Active {
     pub(super) fn settle(&mut self, turn: &mut Turn<'_>, verdict: Verdict) {
         self.verdict = Some(verdict);
         turn.count(Metric::Exchanges(verdict));
-        turn.annotate("optimizer_outcome", verdict);
+        turn.note("optimizer_outcome", verdict.annotation());
     }
 }

@@ -1,5 +1,6 @@
 //! The root context: configuration, and what happens outside of any stream.
 
+use std::hash::Hasher;
 use std::rc::Rc;
 
 use log::{error, info, warn};
@@ -81,7 +82,7 @@ impl RootContext for Root {
                     warn!("optimizer: {note}");
                 }
                 info!("optimizer: ready on {}, asking {}", plan.host().name(), plan.upstream());
-                self.vm = Some(Rc::new(Vm::new(Adapter::new(plan))));
+                self.vm = Some(Rc::new(Vm::new(Adapter::new(plan, seed()))));
                 true
             }
             Err(error) => {
@@ -105,6 +106,11 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// A random number; the hasher's keys come from the host's random source.
+fn seed() -> u64 {
+    std::hash::BuildHasher::build_hasher(&std::hash::RandomState::new()).finish()
 }
 
 fn plan(json: &[u8]) -> Result<Plan, ConfigError> {

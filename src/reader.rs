@@ -1,0 +1,105 @@
+//! Reads an answer along as it passes. Whatever it runs into, the answer flows on.
+
+use bytes::Bytes;
+
+use crate::bypass::Bypass;
+use crate::dialect::Dialect;
+use crate::stream::{Assembler, StreamError};
+use crate::usage::Usage;
+
+/// In which form an answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One JSON document.
+    Json,
+    /// Server-sent events.
+    Stream,
+}
+
+/// An answer that is being read along.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    seen: usize,
+    copy: Copy,
+}
+
+#[derive(Debug)]
+enum Copy {
+    Json(Vec<u8>),
+    Stream(Box<Assembler>),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// The answer as one JSON document.
+    pub(crate) body: Result<Bytes, Bypass>,
+    /// What it cost, as far as it got.
+    pub(crate) usage: Option<Usage>,
+}
+
+impl Reader {
+    pub(crate) fn new(dialect: Dialect, form: Form, max_bytes: usize) -> Self {
+        let copy = match form {
+            Form::Json => Copy::Json(Vec::new()),
+            Form::Stream => Copy::Stream(Box::new(Assembler::new(dialect, max_bytes))),
+        };
+        Self { seen: 0, copy }
+    }
+
+    pub(crate) fn push(&mut self, chunk: &[u8]) {
+        self.seen = self.seen.saturating_add(chunk.len());
+        match &mut self.copy {
+            Copy::Json(copy) => copy.extend_from_slice(chunk),
+            Copy::Stream(assembler) => assembler.push(chunk),
+        }
+    }
+
+    /// Bytes seen so far: no less than what is held of them.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen
+    }
+
+    pub(crate) fn form(&self) -> Form {
+        match self.copy {
+            Copy::Json(_) => Form::Json,
+            Copy::Stream(_) => Form::Stream,
+        }
+    }
+
+    /// `ended`: the answer came to its end.
+    pub(crate) fn finish(self, ended: bool) -> Finished {
+        match self.copy {
+            Copy::Json(_) if !ended => {
+                Finished { body: Err(Bypass::ResponseUnreadable), usage: None }
+            }
+            Copy::Json(copy) => Finished { usage: Usage::of(&copy), body: Ok(copy.into()) },
+            Copy::Stream(assembler) => {
+                let usage = assembler.usage().and_then(Usage::parse);
+                let body = match assembler.finish() {
+                    Ok(_) if !ended => Err(Bypass::ResponseUnreadable),
+                    Ok(body) => Ok(body.into()),
+                    Err(error) => Err(stream_error(error)),
+                };
+                Finished { body, usage }
+            }
+        }
+    }
+}
+
+/// The JSON document that a whole stream stands for.
+pub(crate) fn assemble(dialect: Dialect, stream: &[u8]) -> Result<Bytes, Bypass> {
+    let mut assembler = Assembler::new(dialect, usize::MAX);
+    assembler.push(stream);
+    assembler.finish().map(Bytes::from).map_err(stream_error)
+}
+
+fn stream_error(error: StreamError) -> Bypass {
+    match error {
+        StreamError::TooLarge => Bypass::ResponseTooLarge,
+        StreamError::NotJson => Bypass::ResponseNotJson,
+        StreamError::Unexpected | StreamError::Unsupported => Bypass::StreamUnexpected,
+        StreamError::ErrorEvent => Bypass::ResponseError,
+        StreamError::Incomplete => Bypass::StreamIncomplete,
+    }
+}

@@ -1,0 +1,104 @@
+//! The trace that one exchange leaves with the optimizer.
+
+use std::time::Duration;
+
+use crate::call::Call;
+use crate::json::{self, Kind, Object, ObjectWriter};
+use crate::metric::Verdict;
+use crate::usage::Usage;
+
+/// Names of `attribution`; other metadata is not part of a record.
+const ATTRIBUTION: [&str; 5] = ["user", "team", "sessionId", "intent", "intentLabel"];
+
+/// What the optimizer said about an exchange, as JSON.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) optimization_id: Option<String>,
+    pub(crate) decisions: Option<String>,
+}
+
+/// Everything that a record is made of.
+pub(crate) struct Facts<'f> {
+    pub(crate) call: &'f Call,
+    pub(crate) id: &'f str,
+    pub(crate) started: Duration,
+    pub(crate) ended: Duration,
+    /// 0: no answer began.
+    pub(crate) status: u16,
+    pub(crate) verdict: Verdict,
+    /// How long `/v1/optimize` took.
+    pub(crate) optimize_took: Option<Duration>,
+    /// Only where the optimizer answered.
+    pub(crate) said: Option<&'f Said>,
+    pub(crate) usage: Option<Usage>,
+    /// Prompt and answer, where records carry content.
+    pub(crate) input: Option<&'f [u8]>,
+    pub(crate) output: Option<&'f [u8]>,
+}
+
+/// The body of `POST /v1/record`. What is not known is left out, never null.
+pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
+    let call = facts.call;
+    let mut out = ObjectWriter::default();
+    out.string("id", facts.id)
+        .number("ts", millis(facts.started))
+        .string("endpoint", call.dialect.endpoint())
+        .string("method", "POST");
+    if facts.status != 0 {
+        out.number("status", facts.status.into());
+    }
+    if let Some(model) = &call.model {
+        out.raw("model", model);
+    }
+    if let Some(provider) = call.upstream.as_deref().and_then(|name| std::str::from_utf8(name).ok())
+    {
+        out.string("provider", provider);
+    }
+    if let Some(usage) = facts.usage {
+        usage.write(&mut out);
+    }
+    out.number("durationMs", millis(facts.ended.saturating_sub(facts.started)));
+    if let Some(took) = facts.optimize_took {
+        out.number("optimizationLatencyMs", millis(took));
+    }
+    attribution(call, &mut out);
+    if let Some(decisions) = facts.said.and_then(|said| said.decisions.as_deref()) {
+        out.raw("decisions", decisions);
+    }
+    if facts.input.is_some() || facts.output.is_some() {
+        let mut content = ObjectWriter::default();
+        for (name, body) in [("input", facts.input), ("output", facts.output)] {
+            if let Some(body) = body {
+                content.raw(name, body);
+            }
+        }
+        out.raw("content", content.finish());
+    }
+    if let Some(said) = facts.said {
+        if let Some(id) = &said.optimization_id {
+            out.raw("optimizationId", id);
+        }
+        let applied = matches!(facts.verdict, Verdict::Transformed | Verdict::Hit);
+        out.string("optimizationStatus", if applied { "applied" } else { "skipped" });
+    }
+    out.finish()
+}
+
+fn attribution(call: &Call, out: &mut ObjectWriter) {
+    let Ok(metadata) = Object::parse(&call.caller.metadata) else { return };
+    let mut attribution = ObjectWriter::default();
+    let mut any = false;
+    for name in ATTRIBUTION {
+        if let Some(value) = metadata.get(name).filter(|value| json::kind(value) != Kind::Null) {
+            any = true;
+            attribution.raw(name, value);
+        }
+    }
+    if any {
+        out.raw("attribution", attribution.finish());
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

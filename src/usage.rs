@@ -1,0 +1,110 @@
+//! What an answer cost, field by field as each dialect spells it.
+
+use crate::json::{Object, ObjectWriter};
+
+/// Token counts of one answer; what the provider did not say is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// OpenAI's `prompt_tokens`, or `input_tokens`.
+    pub(crate) input: Option<u64>,
+    /// OpenAI's `completion_tokens`, or `output_tokens`.
+    pub(crate) output: Option<u64>,
+    /// `total_tokens`; Anthropic has none.
+    total: Option<u64>,
+    /// Input tokens that came from the provider's prompt cache.
+    cached: Option<u64>,
+    /// Input tokens that were written to it (Anthropic).
+    cache_creation: Option<u64>,
+    /// Output tokens that were spent on reasoning.
+    reasoning: Option<u64>,
+}
+
+impl Usage {
+    /// Reads a provider's `usage` object.
+    pub(crate) fn parse(usage: &str) -> Option<Self> {
+        let usage = Object::parse(usage.as_bytes()).ok()?;
+        let either = |first, second| number(&usage, first).or_else(|| number(&usage, second));
+        let detail = |first, second, name| {
+            let details = usage.get(first).or_else(|| usage.get(second))?;
+            number(&Object::parse(details.as_bytes()).ok()?, name)
+        };
+        Some(Self {
+            input: either("prompt_tokens", "input_tokens"),
+            output: either("completion_tokens", "output_tokens"),
+            total: number(&usage, "total_tokens"),
+            cached: detail("prompt_tokens_details", "input_tokens_details", "cached_tokens")
+                .or_else(|| number(&usage, "cache_read_input_tokens")),
+            cache_creation: number(&usage, "cache_creation_input_tokens"),
+            reasoning: detail(
+                "completion_tokens_details",
+                "output_tokens_details",
+                "reasoning_tokens",
+            ),
+        })
+    }
+
+    /// The usage of a provider-shaped body.
+    pub(crate) fn of(body: &[u8]) -> Option<Self> {
+        Self::parse(Object::parse(body).ok()?.get("usage")?)
+    }
+
+    /// Adds what is known to a record.
+    pub(crate) fn write(&self, record: &mut ObjectWriter) {
+        for (name, tokens) in [
+            ("promptTokens", self.input),
+            ("completionTokens", self.output),
+            ("totalTokens", self.total),
+            ("cachedTokens", self.cached),
+            ("cacheCreationTokens", self.cache_creation),
+            ("reasoningTokens", self.reasoning),
+        ] {
+            if let Some(tokens) = tokens {
+                record.number(name, tokens);
+            }
+        }
+    }
+}
+
+fn number(object: &Object<'_>, name: &str) -> Option<u64> {
+    object.get(name)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn written(usage: &str) -> String {
+        let mut record = ObjectWriter::default();
+        Usage::parse(usage).unwrap().write(&mut record);
+        String::from_utf8(record.finish()).unwrap()
+    }
+
+    #[test]
+    fn each_dialect_s_spelling_is_understood() {
+        let chat = r#"{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3,
+            "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#;
+        let all = r#"{"promptTokens":1,"completionTokens":2,"totalTokens":3,"cachedTokens":4,"reasoningTokens":5}"#;
+        assert_eq!(written(chat), all);
+        let responses = chat
+            .replace("\"prompt_tokens", "\"input_tokens")
+            .replace("\"completion_tokens", "\"output_tokens");
+        assert_eq!(written(&responses), all);
+        let anthropic = r#"{"input_tokens":1,"output_tokens":2,"cache_read_input_tokens":3,"cache_creation_input_tokens":4}"#;
+        assert_eq!(
+            written(anthropic),
+            r#"{"promptTokens":1,"completionTokens":2,"cachedTokens":3,"cacheCreationTokens":4}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_is_absent() {
+        assert_eq!(
+            written(r#"{"prompt_tokens":null,"total_tokens":-1,"prompt_tokens_details":null}"#),
+            "{}"
+        );
+        assert_eq!(Usage::of(br#"{"usage":null}"#), None);
+        assert_eq!(Usage::of(br#"{"usage":{"input_tokens":7}}"#).unwrap().input, Some(7));
+    }
+}
