@@ -63,21 +63,13 @@ pub enum Answer {
 impl Answer {
     /// An answer with a JSON body.
     pub fn json(status: u16, body: impl AsRef<[u8]>) -> Self {
-        Self::http(
-            status,
-            Headers::from([("content-type", "application/json")]),
-            body,
-        )
+        Self::http(status, Headers::from([("content-type", "application/json")]), body)
     }
 
     /// Any HTTP answer.
     pub fn http(status: u16, headers: Headers, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref().to_vec();
-        Self::Http {
-            status,
-            headers,
-            body,
-        }
+        Self::Http { status, headers, body }
     }
 
     /// What the module gets to see; none where it gets no headers at all.

@@ -32,8 +32,7 @@ impl Headers {
 
     /// The first value of a name, as bytes.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
-        self.iter()
-            .find_map(|(n, v)| n.eq_ignore_ascii_case(name).then_some(v))
+        self.iter().find_map(|(n, v)| n.eq_ignore_ascii_case(name).then_some(v))
     }
 
     /// The first value of a name, where it is text.
@@ -56,11 +55,7 @@ impl Headers {
 
     /// Gives a name this one value.
     pub fn replace(&mut self, name: &str, value: &[u8]) {
-        match self
-            .0
-            .iter()
-            .position(|(n, _)| n.eq_ignore_ascii_case(name))
-        {
+        match self.0.iter().position(|(n, _)| n.eq_ignore_ascii_case(name)) {
             Some(first) => {
                 let mut index = 0;
                 self.0.retain(|(n, _)| {

@@ -118,9 +118,7 @@ impl HostBuilder {
             settings: self.settings,
             instance: None,
             memory: None,
-            memory_limit: StoreLimitsBuilder::new()
-                .memory_size(self.memory_limit)
-                .build(),
+            memory_limit: StoreLimitsBuilder::new().memory_size(self.memory_limit).build(),
             now: Duration::ZERO,
             tick: None,
             metrics: Metrics::default(),
@@ -142,10 +140,7 @@ impl HostBuilder {
             return Err(refused(format!("{error:#}"), store.into_data().logs));
         }
         vm::call::<_, ()>(&mut cx, ROOT, "proxy_on_context_create", (ROOT, 0u32));
-        for (export, size) in [
-            ("proxy_on_vm_start", started),
-            ("proxy_on_configure", configured),
-        ] {
+        for (export, size) in [("proxy_on_vm_start", started), ("proxy_on_configure", configured)] {
             let accepted = vm::call::<_, u32>(&mut cx, ROOT, export, (ROOT, size));
             let trap = cx.data().trap.clone();
             if trap.is_some() || accepted == Some(0) {
@@ -226,24 +221,13 @@ impl Host {
     /// A piece of the request's body arrives.
     pub fn request_body(&mut self, id: StreamId, piece: impl AsRef<[u8]>, end: bool) {
         let piece = piece.as_ref().to_vec();
-        stream::data(
-            &mut self.store.as_context_mut(),
-            id.0,
-            Direction::Request,
-            piece,
-            end,
-        );
+        stream::data(&mut self.store.as_context_mut(), id.0, Direction::Request, piece, end);
     }
 
     /// The request ends with trailers.
     pub fn request_trailers(&mut self, id: StreamId, trailers: impl Into<Headers>) {
         let trailers = trailers.into();
-        stream::trailers(
-            &mut self.store.as_context_mut(),
-            id.0,
-            Direction::Request,
-            trailers,
-        );
+        stream::trailers(&mut self.store.as_context_mut(), id.0, Direction::Request, trailers);
     }
 
     /// The client leaves.
@@ -269,24 +253,13 @@ impl Host {
     /// A piece of the answer's body arrives.
     pub fn response_body(&mut self, id: StreamId, piece: impl AsRef<[u8]>, end: bool) {
         let piece = piece.as_ref().to_vec();
-        stream::data(
-            &mut self.store.as_context_mut(),
-            id.0,
-            Direction::Response,
-            piece,
-            end,
-        );
+        stream::data(&mut self.store.as_context_mut(), id.0, Direction::Response, piece, end);
     }
 
     /// The answer ends with trailers.
     pub fn response_trailers(&mut self, id: StreamId, trailers: impl Into<Headers>) {
         let trailers = trailers.into();
-        stream::trailers(
-            &mut self.store.as_context_mut(),
-            id.0,
-            Direction::Response,
-            trailers,
-        );
+        stream::trailers(&mut self.store.as_context_mut(), id.0, Direction::Response, trailers);
     }
 
     /// The upstream breaks off: before its headers Envoy answers 503, after them the client's connection is cut.
@@ -343,10 +316,8 @@ impl Host {
         state.callouts[index].answered = true;
         let id = state.callouts[index].id;
         state.answer = answer.seen();
-        let (headers, body) = state
-            .answer
-            .as_ref()
-            .map_or((0, 0), |(h, b)| (h.len() as u32, b.len() as u32));
+        let (headers, body) =
+            state.answer.as_ref().map_or((0, 0), |(h, b)| (h.len() as u32, b.len() as u32));
         vm::call::<_, ()>(
             &mut vm,
             ROOT,

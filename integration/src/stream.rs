@@ -123,7 +123,7 @@ impl Stream {
     }
 
     fn takes(&self, direction: Direction) -> bool {
-        !self.ended && !(direction == Direction::Request && self.request_over)
+        !(self.ended || direction == Direction::Request && self.request_over)
     }
 }
 

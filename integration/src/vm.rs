@@ -110,9 +110,8 @@ fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| {
         let mut config = Config::new();
         let mut cache = CacheConfig::new();
-        let directory = std::env::current_exe()
-            .ok()
-            .and_then(|exe| Some(exe.parent()?.join("wasm-cache")));
+        let directory =
+            std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("wasm-cache")));
         if let Some(directory) = directory {
             cache.with_directory(directory);
             config.cache(Cache::new(cache).ok());
@@ -124,19 +123,11 @@ fn engine() -> &'static Engine {
 /// The module under test: `OPTIMIZER_WASM`, else `dist/optimizer.wasm`.
 pub(crate) fn built_module() -> Vec<u8> {
     let path = std::env::var_os("OPTIMIZER_WASM").map_or_else(
-        || {
-            PathBuf::from(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/../dist/optimizer.wasm"
-            ))
-        },
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../dist/optimizer.wasm")),
         PathBuf::from,
     );
     std::fs::read(&path).unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}; `make build` makes it, OPTIMIZER_WASM names another",
-            path.display()
-        )
+        panic!("{}: {error}; `make build` makes it, OPTIMIZER_WASM names another", path.display())
     })
 }
 

@@ -11,9 +11,8 @@ const BAD_FILE: u32 = 8;
 /// Registers them.
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     const WASI: &str = "wasi_snapshot_preview1";
-    linker.func_wrap(WASI, "proc_exit", |code: u32| -> Result<()> {
-        bail!("proc_exit({code})")
-    })?;
+    linker
+        .func_wrap(WASI, "proc_exit", |code: u32| -> Result<()> { bail!("proc_exit({code})") })?;
     linker.func_wrap(WASI, "sched_yield", || SUCCESS)?;
     linker.func_wrap(WASI, "fd_close", |_: u32| BAD_FILE)?;
     linker.func_wrap(WASI, "fd_fdstat_get", |_: u32, _: u32| BAD_FILE)?;
@@ -22,17 +21,13 @@ pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {
     linker.func_wrap(WASI, "fd_write", fd_write)?;
     linker.func_wrap(WASI, "random_get", random_get)?;
     linker.func_wrap(WASI, "clock_time_get", clock_time_get)?;
-    linker.func_wrap(
-        WASI,
-        "args_sizes_get",
-        |caller: Caller<'_, State>, count, size| {
-            Guest::new(caller).and_then(|mut guest| {
-                guest.write(count, &0u32.to_le_bytes())?;
-                guest.write(size, &0u32.to_le_bytes())?;
-                Ok(SUCCESS)
-            })
-        },
-    )?;
+    linker.func_wrap(WASI, "args_sizes_get", |caller: Caller<'_, State>, count, size| {
+        Guest::new(caller).and_then(|mut guest| {
+            guest.write(count, &0u32.to_le_bytes())?;
+            guest.write(size, &0u32.to_le_bytes())?;
+            Ok(SUCCESS)
+        })
+    })?;
     linker.func_wrap(WASI, "args_get", |_: u32, _: u32| SUCCESS)?;
     linker.func_wrap(WASI, "environ_sizes_get", environ_sizes_get)?;
     linker.func_wrap(WASI, "environ_get", environ_get)?;
@@ -50,10 +45,7 @@ fn fd_write(
     let mut guest = Guest::new(caller)?;
     let mut text = Vec::new();
     for index in 0..count {
-        let (start, size) = (
-            guest.word(list + index * 8)?,
-            guest.word(list + index * 8 + 4)?,
-        );
+        let (start, size) = (guest.word(list + index * 8)?, guest.word(list + index * 8 + 4)?);
         text.extend(guest.read(start, size)?);
     }
     guest.write(written, &(text.len() as u32).to_le_bytes())?;
@@ -92,9 +84,7 @@ fn clock_time_get(caller: Caller<'_, State>, clock: u32, _precision: i64, at: u3
 
 fn environ(guest: &mut Guest<'_>) -> Vec<Vec<u8>> {
     let pairs = guest.state().settings.env.iter();
-    pairs
-        .map(|(name, value)| format!("{name}={value}\0").into_bytes())
-        .collect()
+    pairs.map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
 }
 
 fn environ_sizes_get(caller: Caller<'_, State>, count: u32, size: u32) -> Result<u32> {
