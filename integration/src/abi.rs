@@ -299,12 +299,8 @@ fn link_calls(linker: &mut Linker<State>) -> Result<()> {
             };
             let state = guest.state();
             let id = state.context();
-            let stream = current(state)?;
-            // The host lets go of the request at once, whichever side goes on.
-            stream.request.let_go();
-            if direction == Direction::Response {
-                stream.response.let_go();
-            }
+            // The request's headers are out of reach at once, whichever side goes on.
+            current(state)?.request.let_go();
             state.deferred.push(Deferred::Continue(id, direction));
             Ok(())
         }
@@ -324,10 +320,9 @@ fn link_calls(linker: &mut Linker<State>) -> Result<()> {
             };
             let state = guest.state();
             let id = state.context();
-            let stream = current(state)?;
-            if std::mem::replace(&mut stream.replied, true) {
-                return Err(Status::BadArgument.into());
-            }
+            current(state)?;
+            // Of several answers given in one call, the last one is sent.
+            state.deferred.retain(|action| !matches!(action, Deferred::LocalReply(of, _) if *of == id));
             state.deferred.push(Deferred::LocalReply(id, reply));
             Ok(())
         }

@@ -99,8 +99,6 @@ pub(crate) struct Stream {
     pub(crate) code_details: Option<String>,
     /// What the module set for the access log.
     pub(crate) filter_state: BTreeMap<String, Vec<u8>>,
-    /// The module has answered itself.
-    pub(crate) replied: bool,
     /// A local answer is on its way: the request goes no further.
     request_over: bool,
     /// The client saw the connection end early.
@@ -245,7 +243,6 @@ pub(crate) fn data(vm: &mut Vm<'_>, id: u32, direction: Direction, piece: Vec<u8
     match (action, held.iteration) {
         (0, Iteration::Going) => pass_data(vm, id, direction, piece.unwrap_or_default(), end),
         (0, _) => {
-            held.headers_held = false;
             held.hold(piece.unwrap_or_default());
             resume(vm, id, direction);
         }
@@ -295,6 +292,7 @@ pub(crate) fn resume(vm: &mut Vm<'_>, id: u32, direction: Direction) {
     };
     held.iteration = Iteration::Going;
     held.capturing = false;
+    held.headers_held = false;
     let (buffer, trailed) = (held.buffer.take(), held.trailers.is_some());
     if held.out.headers.is_none() {
         pass_headers(vm, id, direction, buffer.is_some() || trailed);
