@@ -72,8 +72,8 @@ impl Answer {
         Self::Http { status, headers, body }
     }
 
-    /// What the module gets to see; none where it gets no headers at all.
-    pub(crate) fn seen(self) -> Option<(Headers, Vec<u8>)> {
+    /// What the caller gets to see; none where it gets no headers at all.
+    pub fn seen(self) -> Option<(Headers, Vec<u8>)> {
         let (status, extra, body) = match self {
             // Only an answer of the service itself carries this header.
             Self::Http {

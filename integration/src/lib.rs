@@ -17,10 +17,11 @@ mod stream;
 mod vm;
 mod wasi;
 
+pub use abi::Status;
 pub use callout::{ANSWER_LIMIT, Answer, Callout};
 pub use headers::Headers;
 pub use host::{Host, HostBuilder, StartError, StreamId};
-pub use message::Message;
+pub use message::{Message, check_values};
 pub use metrics::Metrics;
 pub use shared_data::SharedData;
 pub use vm::{LogLine, Usage};

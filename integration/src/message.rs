@@ -36,13 +36,15 @@ impl Message {
         self.header(":status")?.parse().ok()
     }
 
-    pub(crate) fn headers_out(&mut self, to: &str, headers: &Headers, end: bool) {
+    /// Receives the headers.
+    pub fn headers_out(&mut self, to: &str, headers: &Headers, end: bool) {
         check_values(to, headers);
         self.headers = Some(headers.clone());
         self.finish(to, end);
     }
 
-    pub(crate) fn body_out(&mut self, to: &str, chunk: Vec<u8>, end: bool) {
+    /// Receives a piece of the body.
+    pub fn body_out(&mut self, to: &str, chunk: Vec<u8>, end: bool) {
         if !chunk.is_empty() {
             self.chunks.push(chunk);
         }
@@ -50,7 +52,8 @@ impl Message {
         self.finish(to, end);
     }
 
-    pub(crate) fn trailers_out(&mut self, to: &str, trailers: &Headers) {
+    /// Receives the trailers.
+    pub fn trailers_out(&mut self, to: &str, trailers: &Headers) {
         check_values(to, trailers);
         self.trailers = Some(trailers.clone());
         self.finish(to, true);
@@ -79,8 +82,8 @@ impl Message {
     }
 }
 
-/// Envoy passes control characters in values on, so a module must not set any.
-pub(crate) fn check_values(to: &str, headers: &Headers) {
+/// Fails where a value holds what would end it on the wire: Envoy passes that on, so nobody may set it.
+pub fn check_values(to: &str, headers: &Headers) {
     for (name, value) in headers.iter() {
         assert!(
             !value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::abi::Status;
+use crate::Status;
 
 #[derive(Default)]
 struct Entries {
@@ -32,7 +32,7 @@ impl SharedData {
     }
 
     /// Sets a value; with a version other than 0 only where it is still that one.
-    pub(crate) fn set(&self, key: Vec<u8>, value: Vec<u8>, cas: u32) -> Result<(), Status> {
+    pub fn set(&self, key: Vec<u8>, value: Vec<u8>, cas: u32) -> Result<(), Status> {
         let mut entries = self.entries();
         if let Some((_, current)) = entries.values.get(&key)
             && cas != 0
