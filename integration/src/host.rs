@@ -262,18 +262,29 @@ impl Host {
         stream::trailers(&mut self.store.as_context_mut(), id.0, Direction::Response, trailers);
     }
 
+    /// The proxy, or another filter, answers in the upstream's place.
+    pub fn local_reply(&mut self, id: StreamId, status: u16, details: &str, body: &str) {
+        let reply = LocalReply::plain(status, details, body);
+        stream::local_reply(&mut self.store.as_context_mut(), id.0, reply);
+    }
+
+    /// A property changes, as `xds.cluster_name` does when a request is routed anew.
+    pub fn set_property(&mut self, path: &str, value: impl Into<Vec<u8>>) {
+        let properties = &mut self.store.data_mut().settings.properties;
+        properties.insert(path.to_owned(), value.into());
+    }
+
     /// The upstream breaks off: before its headers Envoy answers 503, after them the client's connection is cut.
     pub fn upstream_reset(&mut self, id: StreamId) {
-        let reply = LocalReply::plain(
-            503,
-            "upstream_reset_before_response_started{connection_termination}",
-            "upstream connect error or disconnect/reset before headers",
-        );
-        let mut vm = self.store.as_context_mut();
-        let begun = vm.data().streams.get(&id.0);
-        match begun.is_some_and(|stream| stream.response.headers.is_some()) {
-            true => stream::reset(&mut vm, id.0),
-            false => stream::local_reply(&mut vm, id.0, reply),
+        let begun = self.stream(id).response.headers.is_some();
+        match begun {
+            true => stream::reset(&mut self.store.as_context_mut(), id.0),
+            false => self.local_reply(
+                id,
+                503,
+                "upstream_reset_before_response_started{connection_termination}",
+                "upstream connect error or disconnect/reset before headers",
+            ),
         }
     }
 

@@ -75,11 +75,29 @@ on_every_host! {
             Script::chat().provider_header(":status", status).unchanged().play(&mut *proxy);
             assert_eq!(hit().play(&mut *proxy).outcome, "bypassed:hit_unproven", "{status}");
         }
+        for other in [Script::chat().set(":method", "PUT"), Script::chat().set("content-type", "text/plain")] {
+            let mut proxy = start(Setup::default()).unwrap();
+            other.play(&mut *proxy);
+            assert_eq!(hit().play(&mut *proxy).outcome, "bypassed:hit_unproven", "no such call");
+        }
         let mut proxy = start(Setup::default()).unwrap();
-        let id = Script::chat().unchanged().send(&mut *proxy);
-        Script::chat().unchanged().answer_callouts(&mut *proxy);
-        proxy.provider_reset(id);
-        assert_eq!(hit().play(&mut *proxy).outcome, "bypassed:hit_unproven");
+        let script = Script::chat().unchanged();
+        let local = script.send(&mut *proxy);
+        script.answer_callouts(&mut *proxy);
+        proxy.local_answer(local, 200);
+        let rerouted = script.send(&mut *proxy);
+        script.answer_callouts(&mut *proxy);
+        proxy.reroute("elsewhere");
+        script.provide(&mut *proxy, rerouted);
+        script.answer_callouts(&mut *proxy);
+        for upstream in ["elsewhere", "llm"] {
+            let shared = hit();
+            proxy.reroute(upstream);
+            let id = shared.send(&mut *proxy);
+            shared.answer_callouts(&mut *proxy);
+            let outcome = proxy.annotation(id, "optimizer_outcome");
+            assert_eq!(outcome.as_deref(), Some("bypassed:hit_unproven"), "{upstream}");
+        }
     }
 
     fn a_bypassed_call_proves_too(start) {

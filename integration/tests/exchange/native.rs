@@ -221,7 +221,7 @@ impl Native {
                         answer.add(name, value.as_bytes());
                     }
                     answer.replace("content-length", body.len().to_string().as_bytes());
-                    self.local_answer(id, answer, &body);
+                    self.answer_locally(id, answer, &body);
                 }
                 (effect, None) => panic!("{effect:?} of no exchange"),
             }
@@ -277,7 +277,7 @@ impl Native {
     }
 
     /// The proxy's own answer takes the provider's place and passes the adapter like any other.
-    fn local_answer(&mut self, id: Id, headers: Headers, body: &[u8]) {
+    fn answer_locally(&mut self, id: Id, headers: Headers, body: &[u8]) {
         self.calls[id].answered = true;
         self.answer_headers(id, &headers, body.is_empty(), false);
         if !body.is_empty() {
@@ -428,14 +428,21 @@ impl Proxy for Native {
     }
 
     fn provider_reset(&mut self, id: Id) {
-        if self.calls[id].response.headers.is_empty() {
-            let body = b"upstream connect error";
-            let mut headers = Headers::from([(":status", "503"), ("content-type", "text/plain")]);
-            headers.add("content-length", body.len().to_string().as_bytes());
-            self.local_answer(id, headers, body);
-        } else {
-            self.client_gone(id);
+        match self.calls[id].response.headers.is_empty() {
+            true => self.local_answer(id, 503),
+            false => self.client_gone(id),
         }
+    }
+
+    fn local_answer(&mut self, id: Id, status: u16) {
+        let mut headers = Headers::from([("content-type", "text/plain"), ("content-length", "5")]);
+        headers.add(":status", status.to_string().as_bytes());
+        self.answer_locally(id, headers, b"local");
+    }
+
+    fn reroute(&mut self, upstream: &str) {
+        let properties = &mut self.setup.properties;
+        properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
     }
 
     fn callouts(&self) -> &[Callout] {

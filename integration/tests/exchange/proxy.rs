@@ -81,6 +81,10 @@ pub trait Proxy {
     fn response_trailers(&mut self, id: Id, trailers: &Headers);
     /// The provider breaks off.
     fn provider_reset(&mut self, id: Id);
+    /// The proxy, or another filter in it, answers in the provider's place.
+    fn local_answer(&mut self, id: Id, status: u16);
+    /// Requests are routed to another provider from now on.
+    fn reroute(&mut self, upstream: &str);
 
     /// Every callout so far.
     fn callouts(&self) -> &[Callout];

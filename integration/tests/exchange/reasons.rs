@@ -214,6 +214,16 @@ fn over_total_bytes(start: Start, reason: Bypass) {
     script.provide(&mut *proxy, first);
     script.provide(&mut *proxy, second);
     assert_eq!(script.play(&mut *proxy).outcome, "unchanged", "the budget is free again");
+    for _ in 0..3 {
+        let left = script.send(&mut *proxy);
+        proxy.client_gone(left);
+        assert!(proxy.provider_got(left).headers.is_none(), "it was held");
+    }
+    let eligible = Script::chat_with(sized(300_000)).eligible();
+    for _ in 0..5 {
+        assert_eq!(eligible.play(&mut *proxy).outcome, "unchanged", "written back, and free again");
+        assert_eq!(write_backs(&mut *proxy).len(), 1);
+    }
 }
 
 fn client_gone(start: Start, reason: Bypass) {

@@ -176,6 +176,10 @@ on_every_host! {
         let refused = Script::chat().provider_header(":status", "400");
         refused.clone().transform(r#"{"max_tokens":3}"#).play(&mut *proxy);
         refused.unchanged().play(&mut *proxy);
+        let local = Script::chat().transform(r#"{"max_tokens":3}"#);
+        let id = local.send(&mut *proxy);
+        local.answer_callouts(&mut *proxy);
+        proxy.local_answer(id, 429);
         assert_eq!(proxy.counters()["optimizer_provider_rejections"], 1);
     }
 

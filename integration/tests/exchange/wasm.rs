@@ -91,6 +91,15 @@ impl Proxy for Wasm {
         self.checked().upstream_reset(stream);
     }
 
+    fn local_answer(&mut self, id: Id, status: u16) {
+        let stream = self.streams[id];
+        self.checked().local_reply(stream, status, "other_filter", "local");
+    }
+
+    fn reroute(&mut self, upstream: &str) {
+        self.checked().set_property("xds.cluster_name", upstream);
+    }
+
     fn callouts(&self) -> &[Callout] {
         self.host.callouts()
     }
