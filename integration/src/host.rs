@@ -290,6 +290,12 @@ impl Host {
 
     // What the clusters behind callouts do.
 
+    /// Whether a cluster has a healthy host from now on.
+    pub fn set_healthy(&mut self, cluster: &str, healthy: bool) {
+        let clusters = &mut self.store.data_mut().settings.clusters;
+        clusters.insert(cluster.to_owned(), healthy);
+    }
+
     /// The callouts not yet answered.
     pub fn pending(&self) -> Vec<&Callout> {
         let callouts = self.store.data().callouts.iter();

@@ -1,5 +1,7 @@
 //! The core itself, its effects carried out in memory.
 
+mod lane;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use optimizer_core::host::Host;
 use optimizer_core::metric::Metric;
 use optimizer_core::plan::Plan;
 
+use self::lane::Lane;
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 
 /// The wall clock at the start.
@@ -66,56 +69,6 @@ struct Call {
     answered: bool,
     cut: bool,
     over: bool,
-}
-
-/// One message on its way through.
-struct Lane {
-    to: &'static str,
-    headers: Headers,
-    flow: Flow,
-    held: Vec<u8>,
-    trailers: Option<Headers>,
-    ended: bool,
-    out: Message,
-}
-
-impl Lane {
-    fn new(to: &'static str) -> Self {
-        Self {
-            to,
-            headers: Headers::default(),
-            flow: Flow::Hold,
-            held: Vec::new(),
-            trailers: None,
-            ended: false,
-            out: Message::default(),
-        }
-    }
-
-    /// Lets go of what is held.
-    fn release(&mut self) -> Vec<u8> {
-        let held = std::mem::take(&mut self.held);
-        if self.out.headers.is_none() {
-            let end = self.ended && held.is_empty() && self.trailers.is_none();
-            self.out.headers_out(self.to, &self.headers, end);
-        }
-        self.pass(held.clone());
-        held
-    }
-
-    fn pass(&mut self, piece: Vec<u8>) {
-        let end = self.ended && self.trailers.is_none() && !self.out.complete;
-        if !piece.is_empty() || end {
-            self.out.body_out(self.to, piece, end);
-        }
-        if let (true, Some(trailers)) = (self.ended, &self.trailers) {
-            self.out.trailers_out(self.to, &trailers.clone());
-        }
-    }
-
-    fn is_held(&self) -> bool {
-        self.flow == Flow::Hold
-    }
 }
 
 /// An event that follows from an effect.
@@ -438,6 +391,10 @@ impl Proxy for Native {
         let mut headers = Headers::from([("content-type", "text/plain"), ("content-length", "5")]);
         headers.add(":status", status.to_string().as_bytes());
         self.answer_locally(id, headers, b"local");
+    }
+
+    fn optimizer_dies(&mut self) {
+        self.setup.optimizer_is_healthy = false;
     }
 
     fn reroute(&mut self, upstream: &str) {

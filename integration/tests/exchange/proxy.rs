@@ -83,6 +83,8 @@ pub trait Proxy {
     fn provider_reset(&mut self, id: Id);
     /// The proxy, or another filter in it, answers in the provider's place.
     fn local_answer(&mut self, id: Id, status: u16);
+    /// The optimizer's cluster has no healthy host from now on.
+    fn optimizer_dies(&mut self);
     /// Requests are routed to another provider from now on.
     fn reroute(&mut self, upstream: &str);
 

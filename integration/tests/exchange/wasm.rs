@@ -6,6 +6,7 @@ use std::time::Duration;
 use integration::{Answer, Callout, Headers, Host, Message, StreamId};
 
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
+use crate::script::{Script, write_backs};
 
 struct Wasm {
     host: Host,
@@ -96,6 +97,10 @@ impl Proxy for Wasm {
         self.checked().local_reply(stream, status, "other_filter", "local");
     }
 
+    fn optimizer_dies(&mut self) {
+        self.checked().set_healthy(OPTIMIZER, false);
+    }
+
     fn reroute(&mut self, upstream: &str) {
         self.checked().set_property("xds.cluster_name", upstream);
     }
@@ -135,4 +140,21 @@ impl Proxy for Wasm {
     fn samples(&self, name: &str) -> Vec<u64> {
         self.host.metrics().samples(name).to_vec()
     }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_calls() {
+    let setup = Setup::default().large_buffers();
+    let builder = Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
+    let host = builder.buffer_limit(setup.buffer_limit).start().unwrap();
+    let mut proxy = Wasm { host, streams: Vec::new() };
+    let body = format!(r#"{{"model":"m","messages":[],"x":"{}"}}"#, "x".repeat(1 << 20));
+    let call = Script::chat_with(&body).provider_body(&body).eligible().review(r#"{"id":"2"}"#);
+    let mut sizes = Vec::new();
+    for _ in 0..30 {
+        assert_eq!(call.play(&mut proxy).response, "transformed");
+        assert_eq!(write_backs(&mut proxy).len(), 1);
+        sizes.push(proxy.host.memory_size());
+    }
+    assert_eq!(sizes[10], sizes[29], "{sizes:?}");
 }

@@ -122,6 +122,14 @@ on_every_host! {
         }
     }
 
+    fn a_write_back_that_cannot_be_sent_is_counted(start) {
+        let mut proxy = start(Setup::default()).unwrap();
+        Script::chat().eligible().play(&mut *proxy);
+        proxy.optimizer_dies();
+        assert!(write_backs(&mut *proxy).is_empty());
+        assert_eq!(proxy.counters()["optimizer_callouts.kind.cache.result.dispatch_failed"], 1);
+    }
+
     fn a_burst_leaves_bit_by_bit(start) {
         let mut proxy = start(Setup::default().with("hooks.response", false)).unwrap();
         for _ in 0..100 {
