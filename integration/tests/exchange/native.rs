@@ -273,7 +273,9 @@ impl Native {
             Flow::Hold => {
                 lane.held.extend(piece);
                 let size = lane.held.len();
-                assert!(size <= limit, "the host would answer 413 or 500: {size} bytes held");
+                if size > limit {
+                    return self.too_large(id, side);
+                }
                 self.feed(id, event(Body::Held(size)));
                 let lane = self.lane(id, side);
                 if ended && lane.is_held() {
@@ -295,6 +297,19 @@ impl Native {
         if self.calls[id].response.out.complete {
             self.close(id);
         }
+    }
+
+    /// The proxy may not buffer so much: it answers a request with 413, and in place of an answer with 500.
+    fn too_large(&mut self, id: Id, side: Side) {
+        let status = if side == Side::Request { "413" } else { "500" };
+        let headers = Headers::from([(":status", status), ("content-length", "4")]);
+        if side == Side::Request {
+            return self.answer_locally(id, headers, b"over");
+        }
+        let lane = self.lane(id, side);
+        lane.out.headers_out(lane.to, &headers, false);
+        lane.out.body_out(lane.to, b"over".to_vec(), true);
+        self.close(id);
     }
 
     fn close(&mut self, id: Id) {

@@ -84,6 +84,7 @@ fn case(reason: Bypass) -> Case {
         Bypass::OverTotalBytes => Played(over_total_bytes),
         Bypass::HostCannotHold => Unreachable("Envoy holds calls; Kong's runtime does not"),
         Bypass::ClientGone => Played(client_gone),
+        Bypass::HostAnswered => Played(host_answered),
         Bypass::BreakerOpen => Played(breaker_open),
         Bypass::OptimizerDispatchFailed => {
             let setup = Setup { optimizer_is_healthy: false, ..plain() };
@@ -232,7 +233,7 @@ fn client_gone(start: Start, reason: Bypass) {
     let id = script.send(&mut *proxy);
     proxy.client_gone(id);
     assert_eq!(counted(&*proxy, "exchanges", reason), 1);
-    assert_eq!(proxy.counters()["optimizer_callouts.kind.optimize.result.client_gone"], 1);
+    assert_eq!(proxy.counters()["optimizer_callouts.kind.optimize.result.abandoned"], 1);
     assert_eq!(proxy.annotation(id, "optimizer_outcome").as_deref(), Some("bypassed:client_gone"));
     script.answer_callouts(&mut *proxy);
     assert!(proxy.provider_got(id).headers.is_none());
@@ -244,6 +245,21 @@ fn client_gone(start: Start, reason: Bypass) {
     assert_eq!(counted(&*proxy, "responses", reason), 1);
     script.answer_callouts(&mut *proxy);
     assert_eq!(script.play(&mut *proxy).outcome, "unchanged");
+}
+
+/// The host buffers less than the configuration says.
+fn host_answered(start: Start, reason: Bypass) {
+    let setup = Setup { buffer_limit: 1 << 20, ..large() };
+    let mut proxy = start(setup).unwrap();
+    let script = Script::chat_with(sized(2 << 20)).unchanged().in_pieces_of(1 << 18);
+    let seen = script.play(&mut *proxy);
+    assert_eq!(seen.client.status(), Some(413));
+    assert_eq!(seen.outcome, format!("bypassed:{}", reason.name()));
+    assert_eq!(counted(&*proxy, "exchanges", reason), 1);
+
+    let long = Script::chat().unchanged().provider_body(sized(2 << 20)).in_pieces_of(1 << 18);
+    assert_eq!(long.play(&mut *proxy).client.status(), Some(500));
+    assert_eq!(Script::chat().unchanged().play(&mut *proxy).outcome, "unchanged", "and goes on");
 }
 
 fn breaker_open(start: Start, reason: Bypass) {
@@ -350,7 +366,8 @@ on_every_host! {
             (plain(), Script::chat().without("content-type"), Bypass::RequestContentType),
             (plain(), Script::chat_with(b"{\"model\":\"\xff\"}"), Bypass::RequestNotJson),
             (plain(), Script::chat_with("null"), Bypass::RequestNotObject),
-            (large(), Script::chat_with(sized(31 << 20)).chunked().in_pieces_of(1 << 20), Bypass::RequestOverHostBuffer),
+            (large().with("limits.request_bytes", 64 << 20), Script::chat_with(sized(31 << 20)).chunked().in_pieces_of(1 << 20), Bypass::RequestOverHostBuffer),
+            (large().with("limits.request_bytes", 1024), Script::chat_with(sized(1025)).chunked(), Bypass::RequestTooLarge),
             (plain(), answers(""), Bypass::AnswerNotJson),
             (plain(), answers("{\"request\":{}"), Bypass::AnswerNotJson),
             (plain(), answers("{}"), Bypass::AnswerWrongShape),
