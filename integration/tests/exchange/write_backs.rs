@@ -141,6 +141,17 @@ on_every_host! {
         assert_eq!(proxy.counters()["optimizer_callouts.kind.cache.result.ok"], 100);
     }
 
+    fn a_busy_worker_still_writes_back(start) {
+        // Envoy starts the timer anew whenever its period is set.
+        let mut proxy = start(Setup::default().with("hooks.response", false)).unwrap();
+        for _ in 0..50 {
+            Script::chat().eligible().play(&mut *proxy);
+            proxy.advance(Duration::from_millis(5));
+        }
+        let left = proxy.callouts().iter().filter(|callout| callout.path() == "/v1/cache").count();
+        assert!(left > 20, "{left} left so far");
+    }
+
     fn the_call_s_trace_goes_along(start) {
         let mut proxy = start(Setup::default()).unwrap();
         Script::chat().eligible().header("x-request-id", "r-1").play(&mut *proxy);
