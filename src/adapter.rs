@@ -37,6 +37,9 @@ pub struct Adapter {
     next_callout: u32,
     queue: VecDeque<WriteBack>,
     in_flight: BTreeMap<u32, Duration>,
+    /// Ticks have been asked for. Asking again would start the host's timer anew:
+    /// on a busy worker it would never end.
+    awake: bool,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
@@ -57,6 +60,7 @@ impl Adapter {
             next_callout: 0,
             queue: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            awake: false,
             local: BTreeMap::new(),
         }
     }
@@ -93,6 +97,7 @@ impl Adapter {
             effects.push(Effect::Callout(callout));
         }
         if self.queue.is_empty() {
+            self.awake = false;
             effects.push(Effect::Sleep);
         }
     }
@@ -143,7 +148,15 @@ impl Adapter {
     }
 
     /// Queues a write-back; false if an older one had to go for it.
-    pub(crate) fn write_back(&mut self, trace: Trace, body: Bytes) -> bool {
+    pub(crate) fn write_back(
+        &mut self,
+        trace: Trace,
+        body: Bytes,
+        effects: &mut Vec<Effect>,
+    ) -> bool {
+        if !std::mem::replace(&mut self.awake, true) {
+            effects.push(Effect::WakeUp);
+        }
         let fits = self.queue.len() < MAX_QUEUED || self.pop().is_none();
         self.held_bytes = self.held_bytes.saturating_add(length(&body));
         self.queue.push_back(WriteBack { trace, body });

@@ -262,10 +262,10 @@ impl Active {
                 let sent = self.sent.as_deref().unwrap_or_default();
                 let metadata = &call.caller.metadata;
                 let envelope = protocol::cache(&key, sent, &response, plan.ttl_seconds, metadata);
-                if !turn.adapter.write_back(call.trace.clone(), envelope.into()) {
+                let (trace, body) = (call.trace.clone(), envelope.into());
+                if !turn.adapter.write_back(trace, body, turn.effects) {
                     turn.count(Metric::WriteBacks(Some(Bypass::QueueFull)));
                 }
-                turn.push(Effect::WakeUp);
                 Metric::WriteBacks(None)
             }
             Err(reason) => Metric::WriteBacks(Some(reason)),

@@ -35,7 +35,7 @@ impl Root {
                     }
                 }
                 Effect::Measure(metric, value) => vm.measure(metric, value),
-                Effect::Sleep => vm.sleep(),
+                Effect::Sleep => hostcalls::set_tick_period(0),
                 // The rest belongs to streams.
                 _ => {}
             }

@@ -12,7 +12,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
 use crate::hostcalls;
-use crate::vm::{Callouts, Vm};
+use crate::vm::{Callouts, TICK_MS, Vm};
 
 pub struct Stream {
     vm: Option<Rc<Vm>>,
@@ -92,7 +92,7 @@ impl Stream {
             Effect::StoreShared(key, value) => hostcalls::set_shared_data(&key, &value),
             Effect::Measure(metric, value) => vm.measure(metric, value),
             Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
-            Effect::WakeUp => vm.wake_up(),
+            Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
             Effect::Sleep => {}
         }
         None

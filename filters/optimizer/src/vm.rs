@@ -1,6 +1,6 @@
 //! What the contexts of one VM share, and the effects that need no stream.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,23 +13,18 @@ use proxy_wasm::types::{BufferType, MapType, MetricType};
 use crate::hostcalls;
 
 /// How often write-backs that wait are looked after, in milliseconds.
-const TICK_MS: u32 = 10;
+pub const TICK_MS: u32 = 10;
 
 /// The adapter of one VM and the host's ids of its metrics. The cells are
 /// borrowed between host calls only, so that no callback can meet a borrow.
 pub struct Vm {
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<HashMap<Metric, u32>>,
-    awake: Cell<bool>,
 }
 
 impl Vm {
     pub fn new(adapter: Adapter) -> Self {
-        Self {
-            adapter: RefCell::new(adapter),
-            metrics: RefCell::default(),
-            awake: Cell::new(false),
-        }
+        Self { adapter: RefCell::new(adapter), metrics: RefCell::default() }
     }
 
     /// Counts or records; a metric is defined when it is first used.
@@ -47,20 +42,6 @@ impl Vm {
             Some(id) => hostcalls::increment_metric(id, value),
             None => {}
         }
-    }
-
-    /// Asks for ticks. Only once: a host starts its timer anew whenever the period is
-    /// set, so that on a busy worker it would never end.
-    pub fn wake_up(&self) {
-        if !self.awake.replace(true) {
-            hostcalls::set_tick_period(TICK_MS);
-        }
-    }
-
-    /// No more ticks are needed.
-    pub fn sleep(&self) {
-        self.awake.set(false);
-        hostcalls::set_tick_period(0);
     }
 
     /// The host's name for where callouts go.
