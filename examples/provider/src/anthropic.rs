@@ -42,10 +42,7 @@ pub fn events(reply: &Reply) -> Vec<String> {
         json!({"type": "message_stop"}),
     ]);
     let framed = events.into_iter().map(|event| {
-        format!(
-            "event: {}\ndata: {event}\n\n",
-            event["type"].as_str().unwrap_or_default()
-        )
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
     });
     framed.collect()
 }
@@ -61,15 +58,7 @@ mod tests {
         let reply = Reply::to(Dialect::Messages, &request, b"");
         let mut names: Vec<String> = events(&reply)
             .iter()
-            .map(|event| {
-                event
-                    .strip_prefix("event: ")
-                    .unwrap()
-                    .lines()
-                    .next()
-                    .unwrap()
-                    .to_owned()
-            })
+            .map(|event| event.strip_prefix("event: ").unwrap().lines().next().unwrap().to_owned())
             .collect();
         names.dedup();
         let order = "message_start content_block_start ping content_block_delta \

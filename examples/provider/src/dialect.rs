@@ -41,10 +41,7 @@ impl Dialect {
             ("/v1/responses", Self::Responses),
             ("/v1/messages", Self::Messages),
         ];
-        known
-            .into_iter()
-            .find(|(end, _)| path.ends_with(end))
-            .map(|(_, dialect)| dialect)
+        known.into_iter().find(|(end, _)| path.ends_with(end)).map(|(_, dialect)| dialect)
     }
 
     /// The member that holds what the caller says.
@@ -67,11 +64,7 @@ impl Dialect {
         let input = &request[self.input()];
         let list = input.as_array().is_some_and(|items| !items.is_empty());
         let text = input.is_string() && self.input() != "messages";
-        if list || text {
-            Ok(())
-        } else {
-            Err(Refusal::Input)
-        }
+        if list || text { Ok(()) } else { Err(Refusal::Input) }
     }
 
     /// The refusal in the dialect's shape.
@@ -121,14 +114,8 @@ mod tests {
     #[test]
     fn finds_the_dialect_under_any_prefix() {
         assert_eq!(Dialect::of("/v1/chat/completions"), Some(Dialect::Chat));
-        assert_eq!(
-            Dialect::of("/a/b/v1/completions"),
-            Some(Dialect::Completions)
-        );
-        assert_eq!(
-            Dialect::of("/anthropic/v1/messages"),
-            Some(Dialect::Messages)
-        );
+        assert_eq!(Dialect::of("/a/b/v1/completions"), Some(Dialect::Completions));
+        assert_eq!(Dialect::of("/anthropic/v1/messages"), Some(Dialect::Messages));
         assert_eq!(Dialect::of("/v1/threads/x/messages"), None);
         assert_eq!(Dialect::of("/v1/models"), None);
     }
@@ -137,29 +124,17 @@ mod tests {
     fn refuses_what_a_provider_would_refuse() {
         let check = |dialect: Dialect, body: Value| dialect.check(&body);
         assert_eq!(check(Dialect::Chat, json!([])), Err(Refusal::NotJson));
+        assert_eq!(check(Dialect::Chat, json!({"messages": [1]})), Err(Refusal::Model));
+        assert_eq!(check(Dialect::Chat, json!({"model": "m"})), Err(Refusal::Input));
         assert_eq!(
-            check(Dialect::Chat, json!({"messages": [1]})),
-            Err(Refusal::Model)
-        );
-        assert_eq!(
-            check(Dialect::Chat, json!({"model": "m"})),
-            Err(Refusal::Input)
-        );
-        assert_eq!(
-            check(
-                Dialect::Messages,
-                json!({"model": "m", "messages": "hello"})
-            ),
+            check(Dialect::Messages, json!({"model": "m", "messages": "hello"})),
             Err(Refusal::Input)
         );
         assert_eq!(
             check(Dialect::Messages, json!({"model": "m", "messages": []})),
             Err(Refusal::Input)
         );
-        assert_eq!(
-            check(Dialect::Responses, json!({"model": "m", "input": "hello"})),
-            Ok(())
-        );
+        assert_eq!(check(Dialect::Responses, json!({"model": "m", "input": "hello"})), Ok(()));
     }
 
     #[test]
@@ -169,9 +144,6 @@ mod tests {
         assert_eq!(body["error"]["type"], "authentication_error");
         let (status, body) = Dialect::Embeddings.error(Refusal::Input);
         assert_eq!(status, StatusCode::BAD_REQUEST);
-        assert_eq!(
-            body["error"]["message"],
-            "input: missing, empty or of the wrong type"
-        );
+        assert_eq!(body["error"]["message"], "input: missing, empty or of the wrong type");
     }
 }

@@ -49,11 +49,7 @@ impl Journal {
 
 /// The key that a caller presents.
 pub fn key(headers: &HeaderMap) -> Option<&str> {
-    let value = CREDENTIALS
-        .iter()
-        .find_map(|name| headers.get(*name))?
-        .to_str()
-        .ok()?;
+    let value = CREDENTIALS.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
     Some(value.strip_prefix("Bearer ").unwrap_or(value).trim())
 }
 
@@ -61,17 +57,11 @@ fn shown(headers: &HeaderMap) -> BTreeMap<String, String> {
     let mut shown = BTreeMap::new();
     for name in headers.keys() {
         let values = headers.get_all(name).iter();
-        let values: Vec<_> = values
-            .map(|v| String::from_utf8_lossy(v.as_bytes()))
-            .collect();
+        let values: Vec<_> = values.map(|v| String::from_utf8_lossy(v.as_bytes())).collect();
         shown.insert(name.to_string(), values.join(", "));
     }
     for name in CREDENTIALS {
-        let word = if headers.contains_key(name) {
-            "present"
-        } else {
-            "absent"
-        };
+        let word = if headers.contains_key(name) { "present" } else { "absent" };
         shown.insert(name.to_owned(), word.to_owned());
     }
     shown
@@ -86,23 +76,13 @@ mod tests {
     #[test]
     fn shows_what_came_but_no_credentials() {
         let mut headers = HeaderMap::new();
-        headers.insert(
-            "authorization",
-            HeaderValue::from_static("Bearer sk-secret"),
-        );
+        headers.insert("authorization", HeaderValue::from_static("Bearer sk-secret"));
         headers.append("via", HeaderValue::from_static("a"));
         headers.append("via", HeaderValue::from_static("b"));
         let mut journal = Journal::default();
-        journal.note(
-            "/v1/messages",
-            &headers,
-            br#"{"z":1.50,"a":12345678901234567890123}"#,
-        );
+        journal.note("/v1/messages", &headers, br#"{"z":1.50,"a":12345678901234567890123}"#);
         let text = serde_json::to_string(&journal).unwrap();
-        assert!(
-            text.contains(r#""body":{"z":1.50,"a":12345678901234567890123}"#),
-            "{text}"
-        );
+        assert!(text.contains(r#""body":{"z":1.50,"a":12345678901234567890123}"#), "{text}");
         assert!(!text.contains("secret"), "{text}");
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
@@ -112,19 +92,14 @@ mod tests {
         );
         journal.note("/v1/messages", &headers, b"no json");
         let value = serde_json::to_value(&journal).unwrap();
-        assert_eq!(
-            (&value["count"], &value["last"]["body"]),
-            (&json!(2), &json!("no json"))
-        );
+        assert_eq!((&value["count"], &value["last"]["body"]), (&json!(2), &json!("no json")));
     }
 
     #[test]
     fn finds_the_key_where_each_client_puts_it() {
-        for (name, value) in [
-            ("authorization", "Bearer sk-1"),
-            ("x-api-key", "sk-1"),
-            ("api-key", "sk-1"),
-        ] {
+        for (name, value) in
+            [("authorization", "Bearer sk-1"), ("x-api-key", "sk-1"), ("api-key", "sk-1")]
+        {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
             assert_eq!(key(&headers), Some("sk-1"));

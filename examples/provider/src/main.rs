@@ -61,10 +61,8 @@ fn options(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, St
 }
 
 async fn run(options: Options) -> std::io::Result<()> {
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = TcpListener::bind(options.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, server::router(options.chunk))
@@ -102,9 +100,7 @@ mod tests {
 
     #[test]
     fn reads_the_command_line() {
-        let given = parse(&["--listen", "127.0.0.1:0", "--chunk-ms", "5"])
-            .unwrap()
-            .unwrap();
+        let given = parse(&["--listen", "127.0.0.1:0", "--chunk-ms", "5"]).unwrap().unwrap();
         assert_eq!(given.listen.port(), 0);
         assert_eq!(given.chunk, Duration::from_millis(5));
         assert!(parse(&["--help"]).unwrap().is_none());

@@ -203,16 +203,8 @@ mod tests {
         assert_eq!(floats[1]["embedding"].as_array().unwrap().len(), 3);
         assert_ne!(floats[0]["embedding"], floats[1]["embedding"]);
         let encoded = ask(json!({"model": "m", "input": "a", "encoding_format": "base64"}));
-        let bytes = STANDARD
-            .decode(encoded[0]["embedding"].as_str().unwrap())
-            .unwrap();
+        let bytes = STANDARD.decode(encoded[0]["embedding"].as_str().unwrap()).unwrap();
         assert_eq!(bytes.len(), 8 * 4);
-        assert_eq!(
-            ask(json!({"model": "m", "input": [1, 2, 3]}))
-                .as_array()
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(ask(json!({"model": "m", "input": [1, 2, 3]})).as_array().unwrap().len(), 1);
     }
 }

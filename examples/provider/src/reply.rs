@@ -11,14 +11,7 @@ use crate::dialect::Dialect;
 pub const CREATED: u64 = 1_767_225_600;
 
 /// Where the text of a request stands, in any dialect.
-const TEXT_MEMBERS: [&str; 6] = [
-    "system",
-    "instructions",
-    "tools",
-    "messages",
-    "prompt",
-    "input",
-];
+const TEXT_MEMBERS: [&str; 6] = ["system", "instructions", "tools", "messages", "prompt", "input"];
 
 /// One answer.
 #[derive(Debug)]
@@ -75,31 +68,25 @@ fn tokens(request: &Value) -> usize {
             _ => 0,
         }
     }
-    let all: usize = TEXT_MEMBERS
-        .iter()
-        .map(|name| characters(&request[*name]))
-        .sum();
+    let all: usize = TEXT_MEMBERS.iter().map(|name| characters(&request[*name])).sum();
     all.div_ceil(4).max(1)
 }
 
-/// The text of the last thing that the user said.
+/// The text of the last message in which the user said something.
 fn last_said(input: &Value) -> String {
-    let last_by_user = input
-        .as_array()
-        .and_then(|items| items.iter().rev().find(|item| item["role"] == "user"));
-    plain_text(last_by_user.unwrap_or(input))
+    let items = input.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut by_user = items.iter().rev().filter(|item| item["role"] == "user");
+    by_user
+        .find_map(|item| Some(plain_text(&item["content"])).filter(|text| !text.is_empty()))
+        .unwrap_or_else(|| plain_text(input))
 }
 
-/// The text in a message, a content part, a list of either, or a plain string.
+/// The text in a content part, a list of them, or a plain string; a tool's result is none.
 fn plain_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(plain_text).collect::<Vec<_>>().join(" "),
-        Value::Object(members) => members
-            .get("text")
-            .or(members.get("content"))
-            .map(plain_text)
-            .unwrap_or_default(),
+        Value::Object(part) => part.get("text").map(plain_text).unwrap_or_default(),
         _ => String::new(),
     }
 }
@@ -123,12 +110,10 @@ mod tests {
             {"role": "user", "content": [
                 {"type": "text", "text": "one two"}, {"type": "text", "text": "three"},
             ]},
+            {"role": "user", "content": [{"type": "tool_result", "content": "a tool's"}]},
         ]});
         let text = reply(Dialect::Chat, request).text();
-        assert!(
-            text.starts_with("You said 3 words, beginning with \"one two three\"."),
-            "{text}"
-        );
+        assert!(text.starts_with("You said 3 words, beginning with \"one two three\"."), "{text}");
     }
 
     #[test]

@@ -66,10 +66,7 @@ pub fn events(reply: &Reply, request: &Value) -> Vec<String> {
     ]);
     let numbered = events.into_iter().enumerate().map(|(number, mut event)| {
         event["sequence_number"] = json!(number);
-        format!(
-            "event: {}\ndata: {event}\n\n",
-            event["type"].as_str().unwrap_or_default()
-        )
+        format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default())
     });
     numbered.collect()
 }
@@ -88,10 +85,7 @@ mod tests {
             .iter()
             .map(|event| serde_json::from_str(event.split_once("\ndata: ").unwrap().1).unwrap())
             .collect();
-        let deltas: String = parsed
-            .iter()
-            .filter_map(|event| event["delta"].as_str())
-            .collect();
+        let deltas: String = parsed.iter().filter_map(|event| event["delta"].as_str()).collect();
         assert_eq!(deltas, reply.text());
         assert!(events[0].starts_with("event: response.created\n"));
         let last = parsed.last().unwrap();

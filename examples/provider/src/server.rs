@@ -36,10 +36,7 @@ impl Provider {
 
 /// The provider's routes. Each piece of an answer takes `chunk`.
 pub fn router(chunk: Duration) -> Router {
-    let provider = Provider {
-        journal: Arc::default(),
-        chunk,
-    };
+    let provider = Provider { journal: Arc::default(), chunk };
     Router::new()
         .route("/demo/calls", get(calls))
         .route("/demo/reset", post(reset))
