@@ -14,7 +14,8 @@ RULES = (
 )
 REMINDER = (
     "Reminder: never promise a seat that the search results do not show as free, never quote a "
-    "price without its date, and always name the train number, so that the customer can check.\n\n"
+    "price without its date, and always name the train number, so that the customer can check "
+    "every word of the answer against the timetable.\n\n"
 )
 QUESTION = "Which    train gets me from Basel to Hamburg   before noon,   and what does it cost?"
 RESULTS = {
@@ -48,7 +49,7 @@ class OpenAI:
         call = {"name": "search", "arguments": json.dumps(SEARCH)}
         return {
             "model": model,
-            "max_completion_tokens": 8192,
+            "max_completion_tokens": 16000,
             "messages": [
                 {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": QUESTION},
@@ -79,7 +80,7 @@ class Anthropic:
         result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": RESULT}
         return {
             "model": model,
-            "max_tokens": 8192,
+            "max_tokens": 16000,
             "system": SYSTEM,
             "messages": [
                 {"role": "user", "content": QUESTION},
@@ -122,14 +123,20 @@ class Shown:
         return "data: [DONE]" in self.body or "event: message_stop" in self.body
 
     @property
-    def text(self):
-        """The answer's text, or the beginning of whatever else came."""
+    def json(self):
+        """The body as JSON, the text where it is none."""
         with contextlib.suppress(ValueError):
-            if self.streamed:
-                events = re.findall(r"^data: (\{.*\})\s*$", self.body, re.MULTILINE)
-                return "".join(text_of(json.loads(event)) for event in events)
-            return text_of(json.loads(self.body)) or self.body[:200]
-        return self.body[:200]
+            return json.loads(self.body)
+        return self.body
+
+    @property
+    def text(self):
+        """The answer's text, or whatever else came."""
+        events = [self.json]
+        if self.streamed:
+            found = re.findall(r"^data: (\{.*\})\s*$", self.body, re.MULTILINE)
+            events = [json.loads(event) for event in found]
+        return "".join(text_of(event) for event in events if isinstance(event, dict)) or self.body
 
 
 def text_of(body):

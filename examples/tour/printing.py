@@ -43,12 +43,14 @@ def cut(text, width=24):
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def body_lines(shown, most=6):
+def body_lines(shown, like, most=5):
     """What happened to the body between client and provider."""
     if not shown.called:
         return []
     if shown.received is None:
         return ["body on its way: this provider does not show what it received"]
+    if like:
+        return [f"body on its way: as in call {like}"]
     sizes = [len(text.encode()) for text in (shown.sent, shown.received)]
     if shown.received == shown.sent:
         return [f"body on its way: not a byte changed ({sizes[0]:,} bytes)"]
@@ -65,8 +67,9 @@ def print_head():
     print("─" * len(ROW.format("", "", "", "", "")))
 
 
-def print_step(number, title, shown, wrong):
-    """A row of the table with its details. `wrong` says what is not as it must be."""
+def print_step(number, title, shown, wrong, like):
+    """A row of the table with its details. `wrong` says what is not as it must be, `like` is the
+    earlier call that had the same body on either side."""
     got = f"{shown.status} {'SSE' if shown.streamed else 'JSON'}"
     got += ", h2" if shown.protocol == "HTTP/2" else ""
     reason = shown.module.get("reason")
@@ -78,10 +81,10 @@ def print_step(number, title, shown, wrong):
         lines.append(f"stream: {shown.chunks} chunks, the first after {shown.first_ms:,.0f} ms")
     lines.append(f"provider: {'called' if shown.called else 'not called'}")
     decisions = shown.module.get("decisions")
-    if isinstance(decisions, list) and shown.called:
+    if isinstance(decisions, list) and shown.called and not like:
         applied = [decision for decision in decisions if decision.get("applied", True)]
         lines += [f"decision: {each.get('kind')}: {each.get('summary')}" for each in applied]
-    lines += body_lines(shown)
+    lines += body_lines(shown, like)
     for line in lines:
         print("      " + cut(line, WIDTH - 6))
     for line in wrong:
