@@ -36,7 +36,7 @@ class Tour:
         self.model = os.environ.get("DEMO_MODEL", "demo-1")
         self.sent = 0
         self.good = True
-        self.seen = {}  # which call first brought a body to the provider
+        self.seen = {}  # by bodies sent and received, the first call that had them
 
     def key(self, api):
         if self.own:
@@ -48,8 +48,10 @@ class Tour:
         self.sent += 1
         wrong = [message for message, holds in must(shown).items() if not holds]
         self.good = self.good and not wrong
-        print_step(self.sent, title, shown, wrong, self.seen.get((shown.sent, shown.received)))
-        self.seen.setdefault((shown.sent, shown.received), self.sent)
+        way = (shown.sent, shown.received)
+        print_step(self.sent, title, shown, wrong, self.seen.get(way))
+        if shown.received:
+            self.seen.setdefault(way, self.sent)
         return shown
 
     def run(self):
