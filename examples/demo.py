@@ -7,7 +7,16 @@ After the tour everything stays up for your own client, until Ctrl-C.
   DEMO_MODEL=NAME   the model to ask for (needed with PROVIDER)
   OPENAI_API_KEY / ANTHROPIC_API_KEY   the key for PROVIDER, where it wants one
 
-The tour speaks Anthropic's API to a PROVIDER whose host names Anthropic, else OpenAI's.
+The tour speaks Anthropic's API to a PROVIDER whose host names Anthropic, else OpenAI's:
+
+  vLLM       PROVIDER=http://127.0.0.1:8000 DEMO_MODEL=<the served model>
+  llama.cpp  PROVIDER=http://127.0.0.1:8080 DEMO_MODEL=any
+  LiteLLM    PROVIDER=http://127.0.0.1:4000 DEMO_MODEL=<an alias> OPENAI_API_KEY=sk-…
+  OpenAI     PROVIDER=https://api.openai.com DEMO_MODEL=<a model> OPENAI_API_KEY=sk-…
+  Anthropic  PROVIDER=https://api.anthropic.com DEMO_MODEL=<a model> ANTHROPIC_API_KEY=sk-ant-…
+
+Such a provider does not show what it received, so the tour cannot show the changed bodies.
+Certificates are checked against SSL_CERT_FILE where that is set.
 """
 
 import argparse
@@ -19,6 +28,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import httpx
 
 from tour.calls import Anthropic, OpenAI, call
 from tour.printing import BOLD, RED, paint, print_call, print_head, print_step
@@ -44,7 +55,11 @@ class Tour:
         return os.environ.get(f"{api.name.upper()}_API_KEY")
 
     def step(self, title, must, *args, **options):
-        shown = call(self.stage, *args, **options)
+        try:
+            shown = call(self.stage, *args, **options)
+        except httpx.HTTPError as error:
+            self.stage.check()
+            raise Failure(f"{title}: {error}", self.stage.envoy) from error
         self.sent += 1
         wrong = [message for message, holds in must(shown).items() if not holds]
         self.good = self.good and not wrong
@@ -66,7 +81,8 @@ class Tour:
         self.wait_for_write_back()
 
         def repeated(shown):
-            return self.from_cache(shown) | {"the answer is that of call 1": shown.json == first.json}
+            same = {"the answer is that of call 1": shown.json == first.json}
+            return self.from_cache(shown) | same
 
         self.step("the same again", repeated, api, body, key)
         stream = streaming.body(self.model, stream=True)
@@ -179,6 +195,7 @@ def interrupted(number, _frame):
 
 
 def main():
+    sys.stdout.reconfigure(errors="replace")  # no terminal is too plain for the demo
     for number in SIGNALS:
         signal.signal(number, interrupted)
     with tempfile.TemporaryDirectory(prefix="optimizer-demo-") as logs:

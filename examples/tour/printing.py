@@ -30,7 +30,9 @@ def changes(old, new, path=""):
 def change_line(path, old, new):
     """One change, long texts cut down to where they begin to differ."""
     if not (isinstance(old, str) and isinstance(new, str)):
-        before, after = ("nothing" if value is ... else cut(json.dumps(value)) for value in (old, new))
+        before, after = (
+            "nothing" if value is ... else cut(json.dumps(value)) for value in (old, new)
+        )
         return f"{path}: {before} → {after}"
     start = max(0, len(os.path.commonprefix([old, new])) - 8)
     before, after = (

@@ -1,5 +1,6 @@
 """The stage: provider, optimizer and Envoy on this machine, and how to look into them."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -55,7 +56,7 @@ class Process:
                 preexec_fn=die_with_parent,
             )
 
-    def wait_for(self, ready, seconds=20):
+    def wait_for(self, ready, seconds=60):
         """Polls until `ready` gives something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -191,10 +192,15 @@ class Stage:
         address = self.envoy.wait_for(lambda: admin.exists() and admin.read_text())
         self.admin = httpx.Client(base_url=f"http://{address}", trust_env=False)
         self.stack.callback(self.admin.close)
-        self.envoy.wait_for(lambda: self.admin.get("/ready").status_code == 200)
+        self.envoy.wait_for(self.envoy_is_ready)
         listeners = self.admin.get("/listeners", params={"format": "json"}).json()
         bound = listeners["listener_statuses"][0]["local_address"]["socket_address"]
         self.url = f"http://{bound['address']}:{bound['port_value']}{self.provider.prefix}"
+
+    def envoy_is_ready(self):
+        # While it compiles the module, Envoy takes connections and says nothing.
+        with contextlib.suppress(httpx.TransportError):
+            return self.admin.get("/ready").status_code == 200
 
     def stat(self, name):
         """The sum of Envoy's counters whose names begin so."""
