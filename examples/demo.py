@@ -207,7 +207,8 @@ def main():
                 if os.environ.get("DEMO_ONCE", "") in ("", "0"):
                     follow(stage, skip=tour.sent)
                 if not tour.good:
-                    raise Failure("the tour did not show what it must", stage.envoy, stage.optimizer)
+                    message = "the tour did not show what it must"
+                    raise Failure(message, stage.envoy, stage.optimizer)
                 return 0
             except KeyboardInterrupt as stop:
                 print("\nstopping", flush=True)
