@@ -1,0 +1,159 @@
+"""Envoy's bootstrap configuration for one configuration of the module."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+MIB = 1 << 20
+
+# The labels of the module's metrics, as examples/envoy/envoy.yaml takes them out of the names.
+LABELS = ("outcome", "reason", "kind", "result")
+
+
+@dataclass
+class Setup:
+    """What differs between the Envoys of the suite."""
+
+    # The module's configuration; None leaves the filter out.
+    module: dict | None
+    # What the host may buffer; None leaves Envoy's default, 1 MiB.
+    buffer_bytes: int | None = None
+    concurrency: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return json.dumps(self.__dict__, sort_keys=True)
+
+
+def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, access_log: str) -> dict:
+    provider = ("127.0.0.1", provider_port)
+    listener: dict[str, Any] = {
+        "name": "llm",
+        "address": _address("127.0.0.1", 0),
+        "filter_chains": [{"filters": [_connection_manager(setup, wasm, access_log)]}],
+    }
+    if setup.buffer_bytes:
+        listener["per_connection_buffer_limit_bytes"] = setup.buffer_bytes
+    return {
+        "admin": {"address": _address("127.0.0.1", 0)},
+        "stats_config": {"stats_tags": [_label(name) for name in LABELS]},
+        "static_resources": {
+            "listeners": [listener],
+            "clusters": [
+                _cluster("provider", provider),
+                _cluster("provider_b", provider),
+                _cluster("provider_h2", provider, http2=True),
+                _cluster("provider_gone", ("127.0.0.1", 1)),
+                _cluster("optimizer", ("127.0.0.1", optimizer_port)),
+                _cluster("optimizer_without_hosts", None),
+                _cluster("optimizer_without_room", ("127.0.0.1", optimizer_port), max_requests=0),
+            ],
+        },
+    }
+
+
+def _address(host: str, port: int) -> dict:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def _label(name: str) -> dict:
+    return {"tag_name": name, "regex": rf"^wasmcustom\.optimizer_.*?(\.{name}\.([a-z0-9_]+))"}
+
+
+def _cluster(name: str, at, http2: bool = False, max_requests: int | None = None) -> dict:
+    protocol = {"http2_protocol_options": {}} if http2 else {
+        "http_protocol_options": {"enable_trailers": True}
+    }
+    endpoints = [{"endpoint": {"address": _address(*at)}}] if at else []
+    cluster = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": protocol,
+            }
+        },
+    }
+    if max_requests is not None:
+        cluster["circuit_breakers"] = {"thresholds": [{"max_requests": max_requests}]}
+    return cluster
+
+
+def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
+    filters = [] if setup.module is None else [_module(setup, wasm)]
+    filters.append({
+        "name": "router",
+        "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"},
+    })
+    return {
+        "name": "http",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network"
+                     ".http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "llm",
+            "codec_type": "AUTO",
+            "http_protocol_options": {"enable_trailers": True},
+            "stream_idle_timeout": "10s",
+            "access_log": [_access_log(access_log)],
+            "http_filters": filters,
+            "route_config": {"virtual_hosts": [{
+                "name": "llm", "domains": ["*"], "routes": [
+                    _route("/b/", "provider_b"),
+                    _route("/h2/", "provider_h2"),
+                    _route("/gone/", "provider_gone"),
+                    _route("/", "provider"),
+                ],
+            }]},
+        },
+    }
+
+
+def _route(prefix: str, cluster: str) -> dict:
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "12s"}}
+
+
+def _access_log(path: str) -> dict:
+    return {
+        "name": "file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": {"json_format": {
+                "case": "%REQ(X-CASE)%",
+                "status": "%RESPONSE_CODE%",
+                "details": "%RESPONSE_CODE_DETAILS%",
+                "outcome": "%FILTER_STATE(wasm.optimizer_outcome:PLAIN)%",
+                "response": "%FILTER_STATE(wasm.optimizer_response:PLAIN)%",
+            }},
+        },
+    }
+
+
+def _module(setup: Setup, wasm: str) -> dict:
+    return {
+        "name": "optimizer",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
+            "config": {
+                "name": "optimizer",
+                "allow_on_headers_stop_iteration": True,
+                "failure_policy": "FAIL_RELOAD",
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": json.dumps(setup.module),
+                },
+                "vm_config": {
+                    "vm_id": "optimizer",
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": wasm}},
+                    "environment_variables": {"key_values": setup.environment},
+                },
+            },
+        },
+    }
