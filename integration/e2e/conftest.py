@@ -7,7 +7,7 @@ from typing import Iterator
 
 import pytest
 
-from kit.envoy_config import Setup
+from kit.envoy_config import MIB, Setup
 from kit.optimizer import Optimizer
 from kit.provider import Provider
 from kit.proxy import HTTP1, HTTP2, Proxies, Proxy
@@ -83,6 +83,13 @@ def plain(proxies) -> Proxy:
 def without(proxies) -> Proxy:
     """The same Envoy without the filter."""
     return proxies.get(Setup(None))
+
+
+@pytest.fixture
+def roomy(proxies) -> Proxy:
+    """Host and module both told to hold 32 MiB, as the shipped example does."""
+    limits = {"host_buffer_bytes": 32 * MIB}
+    return proxies.get(Setup(module(limits=limits), buffer_bytes=32 * MIB))
 
 
 @pytest.fixture(params=[HTTP1, HTTP2], ids=["over HTTP/1.1", "over HTTP/2"])

@@ -9,7 +9,12 @@ from typing import Any
 MIB = 1 << 20
 
 # The labels of the module's metrics, as examples/envoy/envoy.yaml takes them out of the names.
-LABELS = ("outcome", "reason", "kind", "result")
+STATS_TAGS = {
+    "outcome": r"^wasmcustom\.optimizer_[a-z_]+(\.outcome\.([a-z0-9_]+))",
+    "reason": r"^wasmcustom\.optimizer_[a-z_]+\.outcome\.[a-z0-9_]+(\.reason\.([a-z0-9_]+))",
+    "kind": r"^wasmcustom\.optimizer_[a-z_]+(\.kind\.([a-z0-9_]+))",
+    "result": r"^wasmcustom\.optimizer_[a-z_]+\.kind\.[a-z0-9_]+(\.result\.([a-z0-9_]+))",
+}
 
 
 @dataclass
@@ -39,7 +44,9 @@ def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, 
         listener["per_connection_buffer_limit_bytes"] = setup.buffer_bytes
     return {
         "admin": {"address": _address("127.0.0.1", 0)},
-        "stats_config": {"stats_tags": [_label(name) for name in LABELS]},
+        "stats_config": {"stats_tags": [
+            {"tag_name": name, "regex": regex} for name, regex in STATS_TAGS.items()
+        ]},
         "static_resources": {
             "listeners": [listener],
             "clusters": [
@@ -57,10 +64,6 @@ def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, 
 
 def _address(host: str, port: int) -> dict:
     return {"socket_address": {"address": host, "port_value": port}}
-
-
-def _label(name: str) -> dict:
-    return {"tag_name": name, "regex": rf"^wasmcustom\.optimizer_.*?(\.{name}\.([a-z0-9_]+))"}
 
 
 def _cluster(name: str, at, http2: bool = False, max_requests: int | None = None) -> dict:
