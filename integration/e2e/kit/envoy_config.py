@@ -103,6 +103,8 @@ def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
             "codec_type": "AUTO",
             "http_protocol_options": {"enable_trailers": True},
             "stream_idle_timeout": "10s",
+            # A client of the kit waits for the end of a broken connection.
+            "delayed_close_timeout": "0.1s",
             "access_log": [_access_log(access_log)],
             "http_filters": filters,
             "route_config": {"virtual_hosts": [{

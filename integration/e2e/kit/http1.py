@@ -140,4 +140,6 @@ def finish(sock: socket.socket, end: str) -> None:
             pass
     elif end == "reset":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+        sock.close()
+    else:
+        sock.shutdown(socket.SHUT_RDWR)

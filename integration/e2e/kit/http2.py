@@ -148,7 +148,7 @@ def write(link: Link, stream: int, answer: Answer | Raw) -> None:
     if answer.end == "reset":
         link.reset(stream)
     elif answer.end == "close":
-        link.sock.close()
+        link.sock.shutdown(socket.SHUT_RDWR)
     elif answer.end == "clean" and answer.trailers:
         link.send_headers(stream, answer.trailers, end=True)
     elif answer.end == "clean":
