@@ -82,6 +82,13 @@ def test_credentials_count_together(plain, optimizer, provider, key):
     assert served(plain, provider, CHAT.call(key=key))
 
 
+def test_two_keys_in_one_kind_of_header_are_not_the_first_one(plain, optimizer, provider, key, http):
+    prove(plain, CHAT, key)
+    optimizer.on(OPTIMIZE, hits(CACHED))
+    other = ("authorization", f"Bearer {key}x")
+    assert not served(plain, provider, CHAT.call(key=key, headers=[other]), http)
+
+
 def refused(proxy, optimizer, provider, call, reason, http="HTTP/1.1"):
     """A hit that is not served: the provider gets the original body."""
     optimizer.on(OPTIMIZE, hits(CACHED, request=CHAT.shorten(CHAT.request)))
@@ -102,7 +109,6 @@ ELSEWHERE = {
     "on another endpoint": lambda key: EMBEDDINGS.call(key=key),
     "on another upstream": lambda key: CHAT.call(key=key, prefix="/b"),
     "with another key": lambda key: CHAT.call(key=key + "x"),
-    "without a key": lambda key: CHAT.call(prefix="/b"),
     "with the key in another header": lambda key: CHAT.call(headers=[("api-key", key)]),
 }
 
@@ -115,6 +121,7 @@ def test_a_proof_proves_nothing(plain, optimizer, provider, key, call, http):
 
 def test_a_caller_without_credentials_is_one_caller_like_any_other(proxies, optimizer, provider):
     proxy = proxies.get(Setup(module(cache={"proof_seconds": 120})))
+    prove(proxy, CHAT, "sk-some")
     refused(proxy, optimizer, provider, CHAT.call(), "hit_unproven")
     assert served(proxy, provider, CHAT.call())
     assert not served(proxy, provider, CHAT.call(key="sk-any"))
@@ -182,10 +189,10 @@ NEVER_SERVED = {
     "a response in a conversation": (RESPONSES, [], {"conversation": "c"}, "hit_stateful"),
     "a response that is stored": (RESPONSES, [], {"store": True}, "hit_stateful"),
     "a response that is stored by default": (RESPONSES, [], {"store": None}, "hit_stateful"),
-    "an accept-encoding that came twice": (
-        CHAT, [("accept-encoding", "gzip"), ("accept-encoding", "br")], {}, "hit_ambiguous_caller"),
     "a credential that came twice": (
-        CHAT, [("authorization", "Bearer other")], {}, "hit_ambiguous_caller"),
+        CHAT, [("x-api-key", "a"), ("x-api-key", "b")], {}, "hit_ambiguous_caller"),
+    "a credential that came twice the same": (
+        CHAT, [("api-key", "a"), ("api-key", "a")], {}, "hit_ambiguous_caller"),
 }
 
 

@@ -85,11 +85,11 @@ TRUSTED = Setup(module(
 ))
 
 
-def test_trusted_attribution_wins(proxies, optimizer):
+def test_trusted_attribution_wins_also_where_it_is_silent(proxies, optimizer):
     proxy = proxies.get(TRUSTED)
     claim = ("x-anyray-metadata", '{"user_id":"mallory","team":"x","intent":"i","tool":"cli"}')
     told = metadata(proxy, optimizer, claim, ("x-verified-user", "ann"), ("x-region", "eu"))
-    assert told == {"user": "ann", "team": "provider", "region": "eu", "intent": "i", "tool": "cli"}
+    assert told == {"user": "ann", "team": "provider", "region": "eu", "tool": "cli"}
 
 
 @pytest.mark.parametrize("values", [["ann", "bob"], ["ann", "ann"]], ids=["differing", "equal"])

@@ -35,13 +35,11 @@ class Setup:
 
 def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, access_log: str) -> dict:
     provider = ("127.0.0.1", provider_port)
-    listener: dict[str, Any] = {
+    listener = {
         "name": "llm",
         "address": _address("127.0.0.1", 0),
         "filter_chains": [{"filters": [_connection_manager(setup, wasm, access_log)]}],
     }
-    if setup.buffer_bytes:
-        listener["per_connection_buffer_limit_bytes"] = setup.buffer_bytes
     return {
         "admin": {"address": _address("127.0.0.1", 0)},
         "stats_config": {"stats_tags": [
@@ -56,7 +54,7 @@ def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, 
                 _cluster("provider_gone", ("127.0.0.1", 1)),
                 _cluster("optimizer", ("127.0.0.1", optimizer_port)),
                 _cluster("optimizer_without_hosts", None),
-                _cluster("optimizer_without_room", ("127.0.0.1", optimizer_port), max_requests=0),
+                _cluster("optimizer_without_room", ("127.0.0.1", optimizer_port), room=False),
             ],
         },
     }
@@ -66,7 +64,7 @@ def _address(host: str, port: int) -> dict:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
-def _cluster(name: str, at, http2: bool = False, max_requests: int | None = None) -> dict:
+def _cluster(name: str, at, http2: bool = False, room: bool = True) -> dict:
     protocol = {"http2_protocol_options": {}} if http2 else {
         "http_protocol_options": {"enable_trailers": True}
     }
@@ -83,12 +81,23 @@ def _cluster(name: str, at, http2: bool = False, max_requests: int | None = None
             }
         },
     }
-    if max_requests is not None:
-        cluster["circuit_breakers"] = {"thresholds": [{"max_requests": max_requests}]}
+    if not room:
+        cluster["circuit_breakers"] = {"thresholds": [{
+            "max_connections": 0, "max_pending_requests": 0, "max_requests": 0,
+        }]}
     return cluster
 
 
 def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
+    host: dict[str, Any] = {"name": "llm", "domains": ["*"], "routes": [
+        _route("/b/", "provider_b"),
+        _route("/h2/", "provider_h2"),
+        _route("/gone/", "provider_gone"),
+        _route("/", "provider"),
+    ]}
+    if setup.buffer_bytes:
+        # The listener's own limit does not hold for HTTP/2, whose stream window is another one.
+        host["request_body_buffer_limit"] = setup.buffer_bytes
     filters = [] if setup.module is None else [_module(setup, wasm)]
     filters.append({
         "name": "router",
@@ -107,14 +116,7 @@ def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
             "delayed_close_timeout": "0.1s",
             "access_log": [_access_log(access_log)],
             "http_filters": filters,
-            "route_config": {"virtual_hosts": [{
-                "name": "llm", "domains": ["*"], "routes": [
-                    _route("/b/", "provider_b"),
-                    _route("/h2/", "provider_h2"),
-                    _route("/gone/", "provider_gone"),
-                    _route("/", "provider"),
-                ],
-            }]},
+            "route_config": {"virtual_hosts": [host]},
         },
     }
 

@@ -38,7 +38,7 @@ def transforms(change: Callable[[dict], Any], **members: Any) -> Script:
 
 def hits(response: Any, **members: Any) -> Script:
     """An answer of `/v1/optimize` from the cache."""
-    return says(cacheHit=True, cachedResponse=response, **members)
+    return says(**({"cacheHit": True, "cachedResponse": response} | members))
 
 
 def rewrites(change: Callable[[dict], Any], **members: Any) -> Script:
