@@ -37,8 +37,7 @@ WRONG = {
     "a way to serve that is none": (
         {"optimizer": UPSTREAM, "cache": {"serve": "everyone"}}, "cache.serve"),
     "two tokens": (
-        {"optimizer": UPSTREAM | {"token": "canary-token", "token_env": "T"}},
-        "optimizer: has both token and token_env"),
+        {"optimizer": UPSTREAM | {"token": "canary-token", "token_env": "T"}}, "optimizer.token"),
     "a token with a line break": (
         {"optimizer": UPSTREAM | {"token": "canary-token\r\nx: y"}}, "optimizer.token"),
     "a token in a variable that is not set": (

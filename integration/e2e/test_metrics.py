@@ -1,5 +1,7 @@
 """The module's metrics at Envoy's /stats/prometheus."""
 
+import time
+
 import pytest
 
 from kit.dialects import CHAT
@@ -50,10 +52,17 @@ def test_savings_of_a_transform_that_was_not_applied_do_not_count(plain, optimiz
 
 
 def test_the_callouts_time_is_a_histogram(plain, optimizer):
-    plain.outcome(plain.send(CHAT.call()))
-    # A histogram is merged from its threads every few seconds.
-    assert "kind" in plain.envoy.ask("/stats/prometheus?filter=optimizer_callout_duration_us") or \
-        "optimizer_callout_duration_us" in plain.envoy.ask("/stats?filter=callout_duration_us")
+    def taken(part: str) -> float:
+        return sample(plain, f"optimizer_callout_duration_us_{part}", kind="optimize")
+
+    count, total = taken("count"), taken("sum")
+    optimizer.on(OPTIMIZE, as_json({"request": {}}, delay=0.2))
+    plain.send(CHAT.call())
+    deadline = time.monotonic() + 10
+    while taken("count") == count and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert taken("count") > count
+    assert 180_000 < taken("sum") - total < 10_000_000
 
 
 def test_no_name_keeps_an_unlabelled_part(plain):

@@ -89,6 +89,16 @@ def begin(port: int, request: Request) -> socket.socket:
     return sock
 
 
+def send_in_turn(port: int, requests: list[Request]) -> list[Reply]:
+    """Sends HTTP/1.1 requests over one connection, each after the reply to the one before."""
+    replies = []
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+        for request in requests:
+            replies.append(Reply())
+            _http1(sock, request, replies[-1])
+    return replies
+
+
 def _send_http1(sock: socket.socket, request: Request) -> None:
     fields = [("host", AUTHORITY), *request.headers]
     chunked = request.framing == "chunked"

@@ -16,6 +16,7 @@ from pathlib import Path
 from .envoy_config import Setup
 
 PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -33,7 +34,7 @@ def binary() -> str:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Envoy:

@@ -42,6 +42,8 @@ def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, 
     }
     return {
         "admin": {"address": _address("127.0.0.1", 0)},
+        # Histograms show only what was flushed.
+        "stats_flush_interval": "1s",
         "stats_config": {"stats_tags": [
             {"tag_name": name, "regex": regex} for name, regex in STATS_TAGS.items()
         ]},
@@ -93,6 +95,12 @@ def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
         _route("/b/", "provider_b"),
         _route("/h2/", "provider_h2"),
         _route("/gone/", "provider_gone"),
+        _route("/retry/", "provider", retry_policy={"retry_on": "5xx", "num_retries": 2}),
+        {"match": {"prefix": "/direct/"}, "direct_response": {
+            "status": 200, "body": {"inline_string": json.dumps({"choices": [], "id": "direct"})},
+        }, "response_headers_to_add": [{"header": {
+            "key": "content-type", "value": "application/json",
+        }, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]},
         _route("/", "provider"),
     ]}
     if setup.buffer_bytes:
@@ -121,8 +129,8 @@ def _connection_manager(setup: Setup, wasm: str, access_log: str) -> dict:
     }
 
 
-def _route(prefix: str, cluster: str) -> dict:
-    return {"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "12s"}}
+def _route(prefix: str, cluster: str, **more: Any) -> dict:
+    return {"match": {"prefix": prefix}, "route": {"cluster": cluster, "timeout": "12s"} | more}
 
 
 def _access_log(path: str) -> dict:
