@@ -92,6 +92,12 @@ def roomy(proxies) -> Proxy:
     return proxies.get(Setup(module(limits=limits), buffer_bytes=32 * MIB))
 
 
+@pytest.fixture
+def narrow(proxies) -> Proxy:
+    """Limits that a page of text exceeds."""
+    return proxies.get(Setup(module(limits={"request_bytes": 2048, "response_bytes": 2048})))
+
+
 @pytest.fixture(params=[HTTP1, HTTP2], ids=["over HTTP/1.1", "over HTTP/2"])
 def http(request) -> str:
     return request.param

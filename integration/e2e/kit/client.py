@@ -106,10 +106,15 @@ def _send_http1(sock: socket.socket, request: Request) -> None:
         fields.append(("transfer-encoding", "chunked"))
     elif request.length or request.method not in ("GET", "HEAD"):
         fields.append(("content-length", str(request.length)))
-    sock.sendall(http1.head(f"{request.method} {request.path} HTTP/1.1", fields))
+    head = http1.head(f"{request.method} {request.path} HTTP/1.1", fields)
+    # A body in one piece goes with the head: whether the proxy has read it when it answers
+    # decides whether it keeps the connection.
+    whole = isinstance(request.body, bytes) and not chunked
     # A proxy that has answered may stop reading: the reply is what counts then.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        http1.write_pieces(sock, request.pieces, chunked)
+        sock.sendall(head + request.body if whole else head)
+        if not whole:
+            http1.write_pieces(sock, request.pieces, chunked)
         if chunked:
             sock.sendall(b"0\r\n" + http1.head("", request.trailers)[2:])
 
