@@ -7,6 +7,8 @@ from typing import Iterator
 
 import pytest
 
+pytest.register_assert_rewrite("kit")
+
 from kit.envoy_config import MIB, Setup
 from kit.optimizer import Optimizer
 from kit.provider import Provider

@@ -121,6 +121,23 @@ def test_a_request_over_its_limit_is_let_go_in_the_middle(roomy, optimizer, prov
     assert roomy.outcome(reply) == "bypassed:request_too_large"
 
 
+# A module that was told of more room than the host has.
+DECEIVED = Setup(module(limits={"host_buffer_bytes": 32 * MIB}))
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_a_host_with_less_room_than_it_was_told_refuses_and_nothing_breaks(
+    proxies, optimizer, provider, framing
+):
+    proxy = proxies.get(DECEIVED)
+    reply = proxy.send(request_of(4 * MIB, framing))
+    assert (reply.status, proxy.outcome(reply)) == (413, "bypassed:host_answered")
+    provider.answers(answer_of(4 * MIB, framing))
+    assert not proxy.send(CHAT.call()).complete or proxy.send(CHAT.call()).status == 500
+    provider.answers(provider.default)
+    assert proxy.send(CHAT.call()).json == CHAT.answer
+
+
 def test_held_bodies_are_forgotten_again(proxies, optimizer, provider):
     """More calls than limits.total_bytes could hold at a time, one after the other."""
     proxy = proxies.get(Setup(module(limits={"total_bytes": 2 * MIB})))

@@ -164,7 +164,7 @@ def test_nothing_is_kept_of_calls_that_were(small, optimizer, provider, http, en
 
 
 def leave(proxy, request: client.Request, after) -> None:
-    sock = client.begin(proxy.port, request)
+    sock = client.begin(proxy.port, request, HTTP1)
     after()
     sock.shutdown(socket.SHUT_RDWR)
     sock.close()

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
+from conftest import PATIENT, module
 from kit.client import Request
 from kit.dialects import ALL, CHAT, MESSAGES
+from kit.envoy_config import Setup
 from kit.message import as_json
 from kit.optimizer import raw_members, says, transforms
 
@@ -161,6 +163,14 @@ def test_a_chunked_body_is_transformed_where_the_host_has_room(
     assert seen.json == CHAT.shorten(CHAT.request)
     assert list(seen.trailers) == trailers
     assert roomy.outcome(reply) == "transformed"
+
+
+def test_the_optimizer_may_speak_http2(proxies, optimizer, provider):
+    proxy = proxies.get(Setup(module(optimizer=PATIENT | {"upstream": "optimizer_h2"})))
+    optimizer.on("/v1/optimize", transforms(CHAT.shorten))
+    reply = proxy.send(CHAT.call())
+    assert provider_got(provider, reply).json == CHAT.shorten(CHAT.request)
+    assert {call.http for call in optimizer.calls} == {"HTTP/2"}
 
 
 def test_calls_on_one_upstream_connection_do_not_mix(plain, optimizer, provider):

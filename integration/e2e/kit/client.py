@@ -82,10 +82,13 @@ def send(port: int, request: Request, http: str, timeout: float = 15.0) -> Reply
     return reply
 
 
-def begin(port: int, request: Request) -> socket.socket:
-    """Sends a whole HTTP/1.1 request and leaves the reply to the caller."""
+def begin(port: int, request: Request, http: str) -> socket.socket:
+    """Sends a whole request, and leaves the reply or the leaving to the caller."""
     sock = socket.create_connection(("127.0.0.1", port), timeout=15)
-    _send_http1(sock, request)
+    if http == "HTTP/1.1":
+        _send_http1(sock, request)
+    else:
+        _send_http2(http2.Link(sock, client_side=True), request)
     return sock
 
 
@@ -150,8 +153,8 @@ def _http1(sock: socket.socket, request: Request, reply: Reply) -> None:
         reply.error = f"surplus bytes after the reply: {reader.buffer[:200]!r}"
 
 
-def _http2(sock: socket.socket, request: Request, reply: Reply) -> None:
-    link = http2.Link(sock, client_side=True)
+def _send_http2(link: http2.Link, request: Request) -> None:
+    """Sends the head at once; the body in a thread, because its window comes with what is read."""
     link.h2.initiate_connection()
     link.h2.increment_flow_control_window(1 << 26)
     link.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 26})
@@ -177,6 +180,11 @@ def _http2(sock: socket.socket, request: Request, reply: Reply) -> None:
                 link.end(stream)
 
     threading.Thread(target=write, daemon=True).start()
+
+
+def _http2(sock: socket.socket, request: Request, reply: Reply) -> None:
+    link = http2.Link(sock, client_side=True)
+    _send_http2(link, request)
     body = bytearray()
     try:
         while not reply.complete:
