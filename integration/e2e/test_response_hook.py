@@ -115,6 +115,7 @@ SKIPPED = {
     "no JSON": (as_json(b"{'a': 1}"), "response_not_json"),
     "JSON that is not UTF-8": (as_json(b'{"a":"\xff"}'), "response_not_json"),
     "an array": (as_json([CHAT.answer]), "response_not_object"),
+    "a member named twice": (as_json(b'{"id":1,"id":2}'), "response_duplicate_member"),
 }
 
 
