@@ -55,14 +55,15 @@ def test_the_callouts_time_is_a_histogram(plain, optimizer):
     def taken(part: str) -> float:
         return sample(plain, f"optimizer_callout_duration_us_{part}", kind="optimize")
 
-    count, total = taken("count"), taken("sum")
     optimizer.on(OPTIMIZE, as_json({"request": {}}, delay=0.2))
+    before = taken("sum")
     plain.send(CHAT.call())
+    # What earlier calls took may be merged in late, but they took next to nothing.
     deadline = time.monotonic() + 10
-    while taken("count") == count and time.monotonic() < deadline:
+    while taken("sum") - before < 180_000 and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert taken("count") > count
-    assert 180_000 < taken("sum") - total < 10_000_000
+    assert 180_000 <= taken("sum") - before < 10_000_000
+    assert taken("count") > 0
 
 
 def test_no_name_keeps_an_unlabelled_part(plain):
