@@ -40,6 +40,9 @@ pub struct Adapter {
     in_flight: BTreeMap<u32, (Kind, Duration)>,
     /// Makes ids unlike those of other VMs.
     seed: u64,
+    /// Ticks have been asked for. Asking again would start the host's timer anew:
+    /// on a busy worker it would never end.
+    awake: bool,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
@@ -62,6 +65,7 @@ impl Adapter {
             queue: VecDeque::new(),
             in_flight: BTreeMap::new(),
             seed,
+            awake: false,
             local: BTreeMap::new(),
         }
     }
@@ -98,6 +102,7 @@ impl Adapter {
             effects.push(Effect::Callout(callout));
         }
         if self.queue.is_empty() {
+            self.awake = false;
             effects.push(Effect::Sleep);
         }
     }
@@ -156,12 +161,16 @@ impl Adapter {
         kind: Kind,
         trace: Trace,
         body: Bytes,
+        effects: &mut Vec<Effect>,
     ) -> Result<Option<Kind>, Bypass> {
-        let full = self.queue.len() >= MAX_QUEUED;
-        let dropped = if full { self.pop() } else { None };
         if !self.reserve(&mut 0, length(&body)) {
             return Err(Bypass::OverTotalBytes);
         }
+        if !std::mem::replace(&mut self.awake, true) {
+            effects.push(Effect::WakeUp);
+        }
+        let full = self.queue.len() >= MAX_QUEUED;
+        let dropped = if full { self.pop() } else { None };
         self.queue.push_back(Queued { kind, trace, body });
         Ok(dropped.map(|dropped| dropped.kind))
     }

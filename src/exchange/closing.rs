@@ -130,12 +130,12 @@ impl Active {
     }
 
     fn enqueue(&self, turn: &mut Turn<'_>, kind: Kind, body: Vec<u8>) -> Result<(), Bypass> {
-        match turn.adapter.enqueue(kind, self.call.trace.clone(), body.into())? {
+        let trace = self.call.trace.clone();
+        match turn.adapter.enqueue(kind, trace, body.into(), turn.effects)? {
             Some(Kind::Record) => turn.count(Metric::Records(Some(Bypass::QueueFull))),
             Some(_) => turn.count(Metric::WriteBacks(Some(Bypass::QueueFull))),
             None => {}
         }
-        turn.push(Effect::WakeUp);
         Ok(())
     }
 }

@@ -200,10 +200,8 @@ fn serialized(pairs: &[(&str, &str)]) -> Vec<u8> {
 
 /// Sets a header, replacing all of its values.
 pub fn set_header(map: MapType, name: &str, value: &str) {
-    // SAFETY: the pointers are valid for the call. A name that came several times
-    // is removed first, because replacing changes the first value only.
+    // SAFETY: the pointers are valid for the call.
     unsafe {
-        abi::proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len());
         abi::proxy_replace_header_map_value(
             map as u32,
             name.as_ptr(),

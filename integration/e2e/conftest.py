@@ -1,0 +1,111 @@
+"""One scripted optimizer, one scripted provider, and an Envoy for each set-up that tests share."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Iterator
+
+import pytest
+
+pytest.register_assert_rewrite("kit")
+
+from kit.envoy_config import MIB, Setup
+from kit.optimizer import Optimizer
+from kit.provider import Provider
+from kit.proxy import HTTP1, HTTP2, Proxies, Proxy
+
+# Generous, so that a slow machine is no fault; the tests of time-outs set their own.
+PATIENT = {"upstream": "optimizer", "timeout_ms": 10000}
+# Many tests break the optimizer on purpose; only the breaker's own tests want it to open.
+NO_BREAKER = {"failures": 0}
+
+# Signs of a module that broke, whatever the client got.
+BROKEN = ("panicked", "Uncaught RuntimeError", "already borrowed", "wasm trap", "Function: proxy_on")
+
+
+def module(**members) -> dict:
+    """A configuration of the module with what every test here wants."""
+    return {"optimizer": PATIENT, "breaker": NO_BREAKER} | members
+
+
+@pytest.fixture(scope="session")
+def optimizer_service() -> Iterator[Optimizer]:
+    service = Optimizer()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def provider_service() -> Iterator[Provider]:
+    service = Provider()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def proxies(optimizer_service, provider_service, tmp_path_factory) -> Iterator[Proxies]:
+    started = Proxies(optimizer_service, provider_service, tmp_path_factory.mktemp("envoys"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(autouse=True)
+def clean_slate(optimizer_service, provider_service, proxies) -> Iterator[None]:
+    """Scripts and records begin empty; no test may break the module or the wire's framing."""
+    optimizer_service.reset()
+    provider_service.reset()
+    for proxy in proxies.running.values():
+        proxy.new_log_lines()
+    yield
+    assert provider_service.malformed == [], "surplus bytes on a connection to the provider"
+    assert optimizer_service.malformed == [], "surplus bytes on a connection to the optimizer"
+    for proxy in proxies.running.values():
+        broken = [line for line in proxy.new_log_lines() if any(sign in line for sign in BROKEN)]
+        assert not broken, broken
+        assert proxy.envoy.process.poll() is None, "Envoy is gone"
+
+
+@pytest.fixture
+def optimizer(optimizer_service) -> Optimizer:
+    return optimizer_service
+
+
+@pytest.fixture
+def provider(provider_service) -> Provider:
+    return provider_service
+
+
+@pytest.fixture
+def plain(proxies) -> Proxy:
+    """The module with its defaults on an untouched Envoy."""
+    return proxies.get(Setup(module()))
+
+
+@pytest.fixture
+def without(proxies) -> Proxy:
+    """The same Envoy without the filter."""
+    return proxies.get(Setup(None))
+
+
+@pytest.fixture
+def roomy(proxies) -> Proxy:
+    """Host and module both told to hold 32 MiB, as the shipped example does."""
+    limits = {"host_buffer_bytes": 32 * MIB}
+    return proxies.get(Setup(module(limits=limits), buffer_bytes=32 * MIB))
+
+
+@pytest.fixture
+def narrow(proxies) -> Proxy:
+    """Limits that a page of text exceeds."""
+    return proxies.get(Setup(module(limits={"request_bytes": 2048, "response_bytes": 2048})))
+
+
+@pytest.fixture(params=[HTTP1, HTTP2], ids=["over HTTP/1.1", "over HTTP/2"])
+def http(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def key() -> str:
+    """A caller's key that no other test has used."""
+    return f"sk-{uuid.uuid4().hex}"

@@ -1,0 +1,141 @@
+"""One Envoy under test, as the tests talk to it."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import os
+import time
+import uuid
+from pathlib import Path
+
+from . import client
+from .client import Reply, Request
+from .envoy import Envoy
+from .envoy_config import Setup, bootstrap
+from .optimizer import Optimizer
+from .provider import Provider
+
+WASM = Path(os.environ.get("OPTIMIZER_WASM") or Path(__file__).parents[3] / "dist/optimizer.wasm")
+HTTP1, HTTP2 = "HTTP/1.1", "HTTP/2"
+
+
+class Counting:
+    """How far the module's counters moved since it was made.
+
+    A counter goes by its labels: `bypassed optimizer_timeout`, `optimize timeout`.
+    """
+
+    def __init__(self, envoy: Envoy):
+        self.envoy = envoy
+        self.before = self._read()
+
+    def _read(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = collections.defaultdict(dict)
+        for (name, labels), value in self.envoy.samples().items():
+            values = dict(labels)
+            first = values.get("outcome") or values.get("kind")
+            second = values.get("reason") or values.get("result")
+            family = name.removeprefix("optimizer_")
+            found[family][" ".join(filter(None, (first, second)))] = int(value)
+        return found
+
+    def moved(self, family: str) -> dict[str, int]:
+        before = self.before.get(family, {})
+        now = self._read().get(family, {})
+        return {k: v - before.get(k, 0) for k, v in now.items() if v != before.get(k, 0)}
+
+    def expect(self, seconds: float = 3.0, **families: dict[str, int]) -> None:
+        """Waits until these families moved exactly so; they may be counted after the reply.
+
+        Of `callouts`, only the kinds named count: write-backs of an earlier test may still run.
+        """
+        kinds = {name.split()[0] for name in families.get("callouts", {})}
+        deadline = time.monotonic() + seconds
+        while True:
+            moved = {family: self.moved(family) for family in families}
+            if "callouts" in moved:
+                moved["callouts"] = {
+                    k: v for k, v in moved["callouts"].items() if k.split()[0] in kinds
+                }
+            if moved == families:
+                return
+            if time.monotonic() > deadline:
+                assert moved == families
+            time.sleep(0.02)
+
+
+class Proxy:
+    """Sends calls through one Envoy and tells what became of them."""
+
+    def __init__(self, envoy: Envoy):
+        self.envoy = envoy
+        self.log_read = 0
+
+    @property
+    def port(self) -> int:
+        return self.envoy.port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def send(self, request: Request, http: str = HTTP1, timeout: float = 15.0) -> Reply:
+        """Sends `request` with a name of its own, by which the provider's call is found."""
+        case = uuid.uuid4().hex
+        named = Request(**{**request.__dict__, "headers": [*request.headers, ("x-case", case)]})
+        reply = client.send(self.port, named, http, timeout)
+        reply.case = case
+        return reply
+
+    def logged(self, case: str, seconds: float = 3.0) -> dict:
+        """The access log's line for a call."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for line in self.envoy.access_log.read_text(errors="replace").splitlines():
+                if case in line:
+                    return json.loads(line)
+            time.sleep(0.02)
+        raise AssertionError(f"no access log line for {case}")
+
+    def outcome(self, reply: Reply) -> str | None:
+        return self.logged(reply.case)["outcome"]
+
+    def counting(self) -> Counting:
+        return Counting(self.envoy)
+
+    def new_log_lines(self) -> list[str]:
+        """What Envoy logged since the last time this was asked."""
+        text = self.envoy.log.read_text(errors="replace")
+        fresh, self.log_read = text[self.log_read:], len(text)
+        return fresh.splitlines()
+
+
+class Proxies:
+    """Envoys by their set-up: tests that need the same one share it."""
+
+    def __init__(self, optimizer: Optimizer, provider: Provider, directory: Path):
+        self.optimizer, self.provider, self.directory = optimizer, provider, directory
+        self.running: dict[str, Proxy] = {}
+        self.numbers = itertools.count(1)
+
+    def start(self, setup: Setup) -> Proxy:
+        """A new Envoy; raises `Refused` where it does not start."""
+        if setup.module is not None and not WASM.exists():
+            raise FileNotFoundError(f"{WASM} is missing: run `make build` first")
+        directory = self.directory / f"envoy-{next(self.numbers)}"
+        config = bootstrap(
+            setup, str(WASM.resolve()), self.optimizer.port, self.provider.port,
+            str(directory / "access.log"),
+        )
+        return Proxy(Envoy(setup, config, directory))
+
+    def get(self, setup: Setup) -> Proxy:
+        if setup.key not in self.running:
+            self.running[setup.key] = self.start(setup)
+        return self.running[setup.key]
+
+    def stop(self) -> None:
+        for proxy in self.running.values():
+            proxy.envoy.stop()

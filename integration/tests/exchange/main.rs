@@ -1,0 +1,14 @@
+//! One suite of exchanges, played to every host that the adapter runs in. The cases know
+//! [`proxy::Proxy`] only; a further host is a further implementation of it.
+
+mod cache;
+mod configuration;
+mod headers;
+mod native;
+mod proxy;
+mod reasons;
+mod responses;
+mod script;
+mod transforms;
+mod wasm;
+mod write_backs;

@@ -1,0 +1,486 @@
+//! The core itself, its effects carried out in memory.
+
+mod lane;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use integration::{Answer, Callout, Headers, Message, check_values};
+use optimizer_core::adapter::Adapter;
+use optimizer_core::callout::{CalloutId, Outcome};
+use optimizer_core::config::Config;
+use optimizer_core::effect::{Effect, Flow, Side};
+use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
+use optimizer_core::exchange::Exchange;
+use optimizer_core::host::Host;
+use optimizer_core::metric::Metric;
+use optimizer_core::plan::Plan;
+
+use self::lane::Lane;
+use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
+
+/// The wall clock at the start.
+const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// How long after `WakeUp` a tick comes.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Compiles the configuration.
+pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
+    let text = setup.config.to_string();
+    let config = Config::parse(text.as_bytes()).map_err(|error| error.to_string())?;
+    let env = |name: &str| {
+        let found = setup.env.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
+    Ok(Box::new(Native {
+        adapter: Adapter::new(plan),
+        setup,
+        now: Duration::ZERO,
+        tick: None,
+        calls: Vec::new(),
+        callouts: Vec::new(),
+        senders: Vec::new(),
+        counters: BTreeMap::new(),
+        samples: BTreeMap::new(),
+    }))
+}
+
+struct Native {
+    adapter: Adapter,
+    setup: Setup,
+    now: Duration,
+    tick: Option<Duration>,
+    calls: Vec<Call>,
+    callouts: Vec<Callout>,
+    /// For each callout, its name in the core, how much of an answer it takes, and the exchange that waits.
+    senders: Vec<(CalloutId, usize, Option<Id>)>,
+    counters: BTreeMap<String, u64>,
+    samples: BTreeMap<String, Vec<u64>>,
+}
+
+struct Call {
+    exchange: Exchange,
+    request: Lane,
+    response: Lane,
+    annotations: BTreeMap<String, String>,
+    /// The proxy answers itself: the request goes no further.
+    answered: bool,
+    cut: bool,
+    over: bool,
+}
+
+/// An event that follows from an effect.
+enum Follow {
+    CalloutDone(CalloutId, Outcome),
+    SharedLoaded(Option<Vec<u8>>),
+    Copied(Side, Vec<u8>, bool),
+}
+
+impl Native {
+    fn clock(&self) -> Duration {
+        EPOCH + self.now
+    }
+
+    fn lane(&mut self, id: Id, side: Side) -> &mut Lane {
+        match side {
+            Side::Request => &mut self.calls[id].request,
+            Side::Response => &mut self.calls[id].response,
+        }
+    }
+
+    /// Hands an event in, carries out what comes of it, and so on until nothing does.
+    fn feed(&mut self, id: Id, event: Event<'_>) {
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+        let mut follow = self.carry_out(Some(id), effects);
+        while let Some(next) = follow.pop_front() {
+            let event = match &next {
+                Follow::CalloutDone(callout, outcome) => {
+                    Event::CalloutDone(*callout, outcome.clone())
+                }
+                Follow::SharedLoaded(value) => Event::SharedLoaded(value.as_deref()),
+                Follow::Copied(Side::Request, piece, _) => Event::RequestBody(Body::Chunk(piece)),
+                Follow::Copied(Side::Response, piece, _) => Event::ResponseBody(Body::Chunk(piece)),
+            };
+            let mut effects = Vec::new();
+            self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+            if let Follow::Copied(side, _, true) = next {
+                let event = match side {
+                    Side::Request => Event::RequestBody(Body::End),
+                    Side::Response => Event::ResponseBody(Body::End),
+                };
+                self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+            }
+            follow.extend(self.carry_out(Some(id), effects));
+        }
+        if self.calls[id].response.out.complete {
+            self.close(id);
+        }
+    }
+
+    fn carry_out(&mut self, id: Option<Id>, effects: Vec<Effect>) -> VecDeque<Follow> {
+        let mut follow = VecDeque::new();
+        for effect in effects {
+            match (effect, id) {
+                (Effect::Callout(callout), _) => follow.extend(self.dispatch(id, callout)),
+                (Effect::Measure(metric, value), _) => self.measure(metric, value),
+                (Effect::WakeUp, _) => {
+                    self.tick.get_or_insert(self.now + TICK);
+                }
+                (Effect::Sleep, _) => self.tick = None,
+                (Effect::StoreShared(key, value), _) => {
+                    self.setup.shared_data.set(key.into_bytes(), value, 0).unwrap();
+                }
+                (Effect::LoadShared(key), _) => {
+                    let value = self.setup.shared_data.get(key.as_bytes());
+                    follow.push_back(Follow::SharedLoaded(value.map(|(value, _)| value)));
+                }
+                (Effect::Annotate(name, value), Some(id)) => {
+                    self.calls[id].annotations.insert(name.to_owned(), value);
+                }
+                (Effect::SetHeader(side, name, value), Some(id)) => {
+                    let lane = self.lane(id, side);
+                    assert!(lane.out.headers.is_none(), "{name} set after the headers went");
+                    lane.headers.replace(name, value.as_bytes());
+                }
+                (Effect::RemoveHeader(side, name), Some(id)) => {
+                    let lane = self.lane(id, side);
+                    assert!(lane.out.headers.is_none(), "{name} removed after the headers went");
+                    lane.headers.remove(&name);
+                }
+                (Effect::ReplaceBody(side, body), Some(id)) => {
+                    let limit = self.setup.buffer_limit;
+                    let lane = self.lane(id, side);
+                    assert!(lane.is_held() && lane.ended, "a body replaced that is not held whole");
+                    assert!(body.len() <= limit, "a body set over the host's limit");
+                    lane.held = body.to_vec();
+                }
+                (Effect::Flow(side, flow), Some(id)) => {
+                    let lane = self.lane(id, side);
+                    lane.flow = flow;
+                    if flow != Flow::Hold {
+                        let (held, end) = (lane.release(), lane.ended);
+                        if flow == Flow::Copy && (!held.is_empty() || end) {
+                            follow.push_back(Follow::Copied(side, held, end));
+                        }
+                    }
+                }
+                (Effect::Respond { headers, body }, Some(id)) => {
+                    let mut answer = Headers::from([(":status", "200")]);
+                    for (name, value) in &headers {
+                        answer.add(name, value.as_bytes());
+                    }
+                    answer.replace("content-length", body.len().to_string().as_bytes());
+                    self.answer_locally(id, answer, &body);
+                }
+                (effect, None) => panic!("{effect:?} of no exchange"),
+            }
+        }
+        follow
+    }
+
+    fn dispatch(
+        &mut self,
+        id: Option<Id>,
+        callout: optimizer_core::callout::Callout,
+    ) -> Option<Follow> {
+        assert_eq!(self.adapter.plan().upstream(), OPTIMIZER);
+        if !self.setup.optimizer_is_healthy {
+            let failed = Outcome::DispatchFailed;
+            if id.is_none() {
+                self.callout_done(callout.id, failed);
+                return None;
+            }
+            return Some(Follow::CalloutDone(callout.id, failed));
+        }
+        let headers =
+            Headers::new(callout.headers.iter().map(|(name, value)| (name, value.as_bytes())));
+        check_values("the optimizer", &headers);
+        self.senders.push((callout.id, callout.max_answer_bytes, id));
+        self.callouts.push(Callout {
+            id: self.callouts.len() as u32 + 1,
+            cluster: OPTIMIZER.to_owned(),
+            headers,
+            body: callout.body.to_vec(),
+            timeout: Some(callout.timeout),
+            sent_at: self.now,
+            stream: id.map(|id| id as u32),
+            answered: false,
+        });
+        None
+    }
+
+    fn measure(&mut self, metric: Metric, value: u64) {
+        let name = metric.name();
+        match metric.is_histogram() {
+            true => self.samples.entry(name).or_default().push(value),
+            false => *self.counters.entry(name).or_default() += value,
+        }
+    }
+
+    /// A callout of no exchange has ended.
+    fn callout_done(&mut self, id: CalloutId, outcome: Outcome) {
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.adapter.callout_done(id, outcome, now, &mut effects);
+        self.carry_out(None, effects);
+    }
+
+    /// The proxy's own answer takes the provider's place and passes the adapter like any other.
+    fn answer_locally(&mut self, id: Id, headers: Headers, body: &[u8]) {
+        self.calls[id].answered = true;
+        self.answer_headers(id, &headers, body.is_empty(), false);
+        if !body.is_empty() {
+            self.piece(id, Side::Response, body, true, None);
+        }
+    }
+
+    fn answer_headers(&mut self, id: Id, headers: &Headers, end: bool, from_provider: bool) {
+        let lane = &mut self.calls[id].response;
+        lane.headers = headers.clone();
+        lane.ended = end;
+        let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
+        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
+        self.feed(
+            id,
+            Event::ResponseHeaders(ResponseHead {
+                headers: optimizer_core::headers::Headers::new(&fields),
+                upstream: upstream.as_deref(),
+                from_provider,
+                end_of_stream: end,
+            }),
+        );
+    }
+
+    /// A part of a body arrives, or the trailers that end it.
+    fn piece(&mut self, id: Id, side: Side, piece: &[u8], end: bool, trailers: Option<&Headers>) {
+        let limit = self.setup.buffer_limit;
+        if self.calls[id].over || (side == Side::Request && self.calls[id].answered) {
+            return;
+        }
+        let lane = self.lane(id, side);
+        lane.ended = end || trailers.is_some();
+        lane.trailers = trailers.cloned();
+        let ended = lane.ended;
+        let event = |part| match side {
+            Side::Request => Event::RequestBody(part),
+            Side::Response => Event::ResponseBody(part),
+        };
+        match lane.flow {
+            Flow::Hold => {
+                lane.held.extend(piece);
+                let size = lane.held.len();
+                if size > limit {
+                    return self.too_large(id, side);
+                }
+                self.feed(id, event(Body::Held(size)));
+                let lane = self.lane(id, side);
+                if ended && lane.is_held() {
+                    let whole = Bytes::from(lane.held.clone());
+                    self.feed(id, event(Body::Whole(whole)));
+                }
+            }
+            flow => {
+                // Like a real host: the piece is shown first, and goes on when the callback returns.
+                if flow == Flow::Copy {
+                    self.feed(id, event(Body::Chunk(piece)));
+                    if ended {
+                        self.feed(id, event(Body::End));
+                    }
+                }
+                self.lane(id, side).pass(piece.to_vec());
+            }
+        }
+        if self.calls[id].response.out.complete {
+            self.close(id);
+        }
+    }
+
+    /// The proxy may not buffer so much: it answers a request with 413, and in place of an answer with 500.
+    fn too_large(&mut self, id: Id, side: Side) {
+        let status = if side == Side::Request { "413" } else { "500" };
+        let headers = Headers::from([(":status", status), ("content-length", "4")]);
+        if side == Side::Request {
+            return self.answer_locally(id, headers, b"over");
+        }
+        let lane = self.lane(id, side);
+        lane.out.headers_out(lane.to, &headers, false);
+        lane.out.body_out(lane.to, b"over".to_vec(), true);
+        self.close(id);
+    }
+
+    fn close(&mut self, id: Id) {
+        if !std::mem::replace(&mut self.calls[id].over, true) {
+            self.feed(id, Event::Closed);
+        }
+    }
+
+    fn deliver(&mut self, index: usize, answer: Answer) {
+        self.callouts[index].answered = true;
+        let (callout, most, waiting) = self.senders[index];
+        let (headers, body) = answer.seen().unwrap_or_default();
+        let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
+        let headers = optimizer_core::headers::Headers::new(&fields);
+        let outcome = Outcome::failure(headers).unwrap_or_else(|| match body.len() > most {
+            true => Outcome::TooLarge,
+            false => Outcome::Answer { status: headers.status(), body: body.into() },
+        });
+        match waiting {
+            None => self.callout_done(callout, outcome),
+            Some(id) if !self.calls[id].over => {
+                self.feed(id, Event::CalloutDone(callout, outcome));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl Proxy for Native {
+    fn request(&mut self, headers: &Headers, end: bool) -> Id {
+        let id = self.calls.len();
+        let mut call = Call {
+            exchange: self.adapter.exchange(),
+            request: Lane::new("the provider"),
+            response: Lane::new("the client"),
+            annotations: BTreeMap::new(),
+            answered: false,
+            cut: false,
+            over: false,
+        };
+        call.request.headers = headers.clone();
+        call.request.ended = end;
+        self.calls.push(call);
+        let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
+        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
+        let wanted = self.adapter.plan().properties().iter();
+        let properties: Vec<_> =
+            wanted.map(|path| self.setup.properties.get(&path.join(".")).cloned()).collect();
+        self.feed(
+            id,
+            Event::RequestHeaders(RequestHead {
+                headers: optimizer_core::headers::Headers::new(&fields),
+                upstream: upstream.as_deref(),
+                properties: &properties,
+                end_of_stream: end,
+            }),
+        );
+        id
+    }
+
+    fn request_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        self.piece(id, Side::Request, piece, end, None);
+    }
+
+    fn request_trailers(&mut self, id: Id, trailers: &Headers) {
+        self.piece(id, Side::Request, b"", false, Some(trailers));
+    }
+
+    fn client_gone(&mut self, id: Id) {
+        self.calls[id].cut = true;
+        self.close(id);
+    }
+
+    fn response(&mut self, id: Id, headers: &Headers, end: bool) {
+        self.answer_headers(id, headers, end, true);
+    }
+
+    fn response_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        self.piece(id, Side::Response, piece, end, None);
+    }
+
+    fn response_trailers(&mut self, id: Id, trailers: &Headers) {
+        self.piece(id, Side::Response, b"", false, Some(trailers));
+    }
+
+    fn provider_reset(&mut self, id: Id) {
+        match self.calls[id].response.headers.is_empty() {
+            true => self.local_answer(id, 503),
+            false => self.client_gone(id),
+        }
+    }
+
+    fn local_answer(&mut self, id: Id, status: u16) {
+        let mut headers = Headers::from([("content-type", "text/plain"), ("content-length", "5")]);
+        headers.add(":status", status.to_string().as_bytes());
+        self.answer_locally(id, headers, b"local");
+    }
+
+    fn optimizer_dies(&mut self) {
+        self.setup.optimizer_is_healthy = false;
+    }
+
+    fn reroute(&mut self, upstream: &str) {
+        let properties = &mut self.setup.properties;
+        properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
+    }
+
+    fn callouts(&self) -> &[Callout] {
+        &self.callouts
+    }
+
+    fn answer(&mut self, callout: u32, answer: Answer) {
+        let index = callout as usize - 1;
+        match (&answer, self.callouts[index].deadline()) {
+            (Answer::Timeout, Some(deadline)) => {
+                let wait = deadline.saturating_sub(self.now);
+                self.advance(wait);
+            }
+            _ => self.deliver(index, answer),
+        }
+    }
+
+    fn advance(&mut self, time: Duration) {
+        let target = self.now + time;
+        loop {
+            let overdue = self.callouts.iter().enumerate();
+            let overdue = overdue
+                .filter(|(_, callout)| !callout.answered)
+                .filter_map(|(index, callout)| Some((callout.deadline()?, index)))
+                .min();
+            let next = self.tick.into_iter().chain(overdue.map(|(due, _)| due)).min();
+            let Some(due) = next.filter(|due| *due <= target) else {
+                self.now = target;
+                return;
+            };
+            self.now = due;
+            match overdue {
+                Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
+                _ => {
+                    self.tick = Some(self.now + TICK);
+                    let mut effects = Vec::new();
+                    let now = self.clock();
+                    self.adapter.tick(now, &mut effects);
+                    self.carry_out(None, effects);
+                }
+            }
+        }
+    }
+
+    fn provider_got(&self, id: Id) -> &Message {
+        &self.calls[id].request.out
+    }
+
+    fn client_got(&self, id: Id) -> &Message {
+        &self.calls[id].response.out
+    }
+
+    fn was_cut(&self, id: Id) -> bool {
+        self.calls[id].cut
+    }
+
+    fn annotation(&self, id: Id, name: &str) -> Option<String> {
+        self.calls[id].annotations.get(name).cloned()
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let set = self.counters.iter().filter(|(_, value)| **value != 0);
+        set.map(|(name, value)| (name.clone(), *value)).collect()
+    }
+
+    fn samples(&self, name: &str) -> Vec<u64> {
+        self.samples.get(name).cloned().unwrap_or_default()
+    }
+}

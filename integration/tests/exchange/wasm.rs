@@ -1,0 +1,160 @@
+//! The built module in the Proxy-Wasm harness, as Envoy would run it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use integration::{Answer, Callout, Headers, Host, Message, StreamId};
+
+use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
+use crate::script::{Script, write_backs};
+
+struct Wasm {
+    host: Host,
+    streams: Vec<StreamId>,
+}
+
+/// Starts the module; a trap anywhere fails the test.
+pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
+    let mut builder = Host::builder()
+        .config(setup.config.to_string())
+        .buffer_limit(setup.buffer_limit)
+        .shared_data(setup.shared_data);
+    builder = match setup.optimizer_is_healthy {
+        true => builder.cluster(OPTIMIZER),
+        false => builder.dead_cluster(OPTIMIZER),
+    };
+    for (name, value) in &setup.env {
+        builder = builder.env(name, value);
+    }
+    for (path, value) in setup.properties {
+        builder = builder.property(&path, value);
+    }
+    let host = builder.start().map_err(|error| error.to_string())?;
+    Ok(Box::new(Wasm { host, streams: Vec::new() }))
+}
+
+impl Wasm {
+    fn checked(&mut self) -> &mut Host {
+        if let Some(trap) = self.host.trap() {
+            panic!("the module trapped: {trap}\n{:#?}", self.host.logs());
+        }
+        &mut self.host
+    }
+}
+
+impl Drop for Wasm {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.checked();
+        }
+    }
+}
+
+impl Proxy for Wasm {
+    fn request(&mut self, headers: &Headers, end: bool) -> Id {
+        let stream = self.checked().request(headers.clone(), end);
+        self.streams.push(stream);
+        self.streams.len() - 1
+    }
+
+    fn request_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        let stream = self.streams[id];
+        self.checked().request_body(stream, piece, end);
+    }
+
+    fn request_trailers(&mut self, id: Id, trailers: &Headers) {
+        let stream = self.streams[id];
+        self.checked().request_trailers(stream, trailers.clone());
+    }
+
+    fn client_gone(&mut self, id: Id) {
+        let stream = self.streams[id];
+        self.checked().client_gone(stream);
+    }
+
+    fn response(&mut self, id: Id, headers: &Headers, end: bool) {
+        let stream = self.streams[id];
+        self.checked().response(stream, headers.clone(), end);
+    }
+
+    fn response_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        let stream = self.streams[id];
+        self.checked().response_body(stream, piece, end);
+    }
+
+    fn response_trailers(&mut self, id: Id, trailers: &Headers) {
+        let stream = self.streams[id];
+        self.checked().response_trailers(stream, trailers.clone());
+    }
+
+    fn provider_reset(&mut self, id: Id) {
+        let stream = self.streams[id];
+        self.checked().upstream_reset(stream);
+    }
+
+    fn local_answer(&mut self, id: Id, status: u16) {
+        let stream = self.streams[id];
+        self.checked().local_reply(stream, status, "other_filter", "local");
+    }
+
+    fn optimizer_dies(&mut self) {
+        self.checked().set_healthy(OPTIMIZER, false);
+    }
+
+    fn reroute(&mut self, upstream: &str) {
+        self.checked().set_property("xds.cluster_name", upstream);
+    }
+
+    fn callouts(&self) -> &[Callout] {
+        self.host.callouts()
+    }
+
+    fn answer(&mut self, callout: u32, answer: Answer) {
+        self.checked().answer(callout, answer);
+    }
+
+    fn advance(&mut self, time: Duration) {
+        self.checked().advance(time);
+    }
+
+    fn provider_got(&self, id: Id) -> &Message {
+        self.host.upstream(self.streams[id])
+    }
+
+    fn client_got(&self, id: Id) -> &Message {
+        self.host.client(self.streams[id])
+    }
+
+    fn was_cut(&self, id: Id) -> bool {
+        self.host.was_cut(self.streams[id])
+    }
+
+    fn annotation(&self, id: Id, name: &str) -> Option<String> {
+        self.host.filter_state(self.streams[id], name)
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        self.host.metrics().nonzero()
+    }
+
+    fn samples(&self, name: &str) -> Vec<u64> {
+        self.host.metrics().samples(name).to_vec()
+    }
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_calls() {
+    let setup = Setup::default().large_buffers();
+    let builder = Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
+    let host = builder.buffer_limit(setup.buffer_limit).start().unwrap();
+    let mut proxy = Wasm { host, streams: Vec::new() };
+    let body = format!(r#"{{"model":"m","messages":[],"x":"{}"}}"#, "x".repeat(1 << 20));
+    let call = Script::chat_with(&body).provider_body(&body).eligible().review(r#"{"id":"2"}"#);
+    let mut sizes = Vec::new();
+    for _ in 0..30 {
+        assert_eq!(call.play(&mut proxy).response, "transformed");
+        assert_eq!(write_backs(&mut proxy).len(), 1);
+        sizes.push(proxy.host.memory_size());
+    }
+    assert_eq!(sizes[10], sizes[29], "{sizes:?}");
+}
