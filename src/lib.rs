@@ -76,6 +76,8 @@ pub mod plan;
 mod protocol;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod sse;
 #[cfg(feature = "strategies")]
 pub mod strategies;
+pub mod stream;
 mod transform;
