@@ -77,6 +77,11 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
+    /// The text itself.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// The members in the order of the text.
     pub fn members(&self) -> &[Member<'a>] {
         &self.members
