@@ -82,6 +82,11 @@ impl<'a> Object<'a> {
         Ok(Self { text, members })
     }
 
+    /// The text itself.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// The members in the order of the text.
     pub fn members(&self) -> &[Member<'a>] {
         &self.members
@@ -325,7 +330,8 @@ impl ObjectWriter {
     }
 }
 
-fn push_string(out: &mut Vec<u8>, text: &str) {
+/// Appends `text` as a JSON string.
+pub fn push_string(out: &mut Vec<u8>, text: &str) {
     // Writing a string into a Vec cannot fail.
     let _ = serde_json::to_writer(out, text);
 }

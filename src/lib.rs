@@ -78,8 +78,9 @@ mod reader;
 mod record;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod sse;
 #[cfg(feature = "strategies")]
 pub mod strategies;
-mod stream;
+pub mod stream;
 mod transform;
 mod usage;

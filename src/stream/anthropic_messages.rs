@@ -1,0 +1,192 @@
+//! Anthropic messages: the events of a stream made into the message, and back.
+
+mod block;
+mod replay;
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
+use self::block::Block;
+use super::StreamError;
+use super::raw::object;
+use super::replay::object_of;
+use crate::json::{self, Kind, Object};
+use crate::sse::SseEvent;
+
+pub(super) use self::replay::replay;
+
+/// The message so far.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// The message as it started.
+    start: Option<String>,
+    blocks: BTreeMap<u64, Block>,
+    /// Every `message_delta`.
+    changes: Vec<String>,
+    usage: OnceCell<Option<String>>,
+    stopped: bool,
+}
+
+impl State {
+    /// # Errors
+    /// What makes the stream one that cannot be put together.
+    pub(super) fn event(&mut self, event: &SseEvent<'_>) -> Result<(), StreamError> {
+        if event.event == b"error" {
+            return Err(StreamError::ErrorEvent);
+        }
+        // Some servers end every stream the way OpenAI's chat completions end.
+        if event.event == b"ping" || event.data.is_empty() || event.data == b"[DONE]" {
+            return Ok(());
+        }
+        let data = object(event.data)?;
+        let kind = required(&data, "type")?;
+        if kind == "\"error\"" {
+            return Err(StreamError::ErrorEvent);
+        }
+        // The API reserves the right to add events, as it did with `ping`.
+        let known = kind.starts_with("\"message_") || kind.starts_with("\"content_block_");
+        if known && self.start.is_none() != (kind == "\"message_start\"") {
+            return Err(StreamError::Unexpected);
+        }
+        match kind {
+            "\"message_start\"" => self.start(&required_object(&data, "message")?),
+            "\"content_block_start\"" => {
+                let block = Block::new(&required_object(&data, "content_block")?)?;
+                match self.blocks.insert(index(&data)?, block) {
+                    None => Ok(()),
+                    Some(_) => Err(StreamError::Unexpected),
+                }
+            }
+            "\"content_block_delta\"" => self.block(&data)?.grow(&required_object(&data, "delta")?),
+            "\"content_block_stop\"" => self.block(&data).map(|_| ()),
+            "\"message_delta\"" => self.change(&data),
+            "\"message_stop\"" => {
+                self.stopped = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start(&mut self, message: &Object<'_>) -> Result<(), StreamError> {
+        if message.get("content").is_some_and(|content| !json::is_empty(content)) {
+            return Err(StreamError::Unexpected);
+        }
+        self.start = Some(message.text().to_owned());
+        Ok(())
+    }
+
+    fn block(&mut self, data: &Object<'_>) -> Result<&mut Block, StreamError> {
+        self.blocks.get_mut(&index(data)?).ok_or(StreamError::Unexpected)
+    }
+
+    /// `message_delta`: what is known only at the message's end.
+    fn change(&mut self, data: &Object<'_>) -> Result<(), StreamError> {
+        required_object(data, "delta")?;
+        self.changes.push(data.text().to_owned());
+        self.usage = OnceCell::new();
+        Ok(())
+    }
+
+    /// The usage reported so far, as JSON. Counts are totals: a later one
+    /// replaces an earlier one, a missing or null one does not.
+    pub(super) fn usage(&self) -> Option<&str> {
+        let merged = self.usage.get_or_init(|| {
+            let start = object(self.start.as_ref()?.as_bytes()).ok()?;
+            let start = member_object(&start, "usage");
+            let mut late = Late::new();
+            for change in &self.changes {
+                let change = object(change.as_bytes()).ok()?;
+                lay(&mut late, member_object(&change, "usage").as_ref());
+            }
+            match start {
+                Some(start) => overlaid(&start, late).ok(),
+                None => (!late.is_empty()).then(|| write(late)),
+            }
+        });
+        merged.as_deref()
+    }
+
+    /// The message as a plain call would have been given it.
+    ///
+    /// # Errors
+    /// `Incomplete` before `message_stop`; `NotJson` where a tool's input is not.
+    pub(super) fn finish(mut self) -> Result<Vec<u8>, StreamError> {
+        self.usage();
+        let usage = self.usage.take().flatten();
+        let text = self.start.filter(|_| self.stopped).ok_or(StreamError::Incomplete)?;
+        let start = object(text.as_bytes())?;
+        let mut late = Late::new();
+        for change in &self.changes {
+            let change = object(change.as_bytes())?;
+            lay(&mut late, member_object(&change, "delta").as_ref());
+            lay(&mut late, Some(&change));
+        }
+        for wrapping in ["type", "delta", "usage"] {
+            late.remove(wrapping);
+        }
+        if let Some(usage) = &usage {
+            late.insert(Cow::Borrowed("usage"), Cow::Borrowed(usage));
+        }
+        let mut content = String::from("[");
+        for block in std::mem::take(&mut self.blocks).into_values() {
+            if content.len() > 1 {
+                content.push(',');
+            }
+            content.push_str(&block.finish()?);
+            // Another model took over: the message is labelled with that one.
+            if let Some(model) = block.took_over() {
+                late.insert(Cow::Borrowed("model"), Cow::Owned(model));
+            }
+        }
+        content.push(']');
+        late.insert(Cow::Borrowed("content"), Cow::Owned(content));
+        overlaid(&start, late).map(String::into_bytes)
+    }
+}
+
+/// Members that come late, by their names.
+type Late<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
+
+/// Lays `newer` over what is there. Null never takes anything away.
+fn lay<'a>(late: &mut Late<'a>, newer: Option<&Object<'a>>) {
+    for member in newer.map_or(&[][..], Object::members) {
+        let (name, value) = (member.name.clone(), Cow::Borrowed(member.value));
+        if json::kind(member.value) == Kind::Null {
+            late.entry(name).or_insert(value);
+        } else {
+            late.insert(name, value);
+        }
+    }
+}
+
+fn write(late: Late<'_>) -> String {
+    object_of(late.iter().map(|(name, value)| (&**name, &**value)))
+}
+
+fn overlaid(base: &Object<'_>, mut late: Late<'_>) -> Result<String, StreamError> {
+    late.retain(|name, value| json::kind(value) != Kind::Null || base.get(name).is_none());
+    let late = write(late);
+    let changed = base.overlay(&object(late.as_bytes())?, false);
+    changed.map_or_else(
+        || Ok(base.text().to_owned()),
+        |bytes| String::from_utf8(bytes).map_err(|_| StreamError::NotJson),
+    )
+}
+
+fn required<'a>(object: &Object<'a>, name: &str) -> Result<&'a str, StreamError> {
+    object.get(name).ok_or(StreamError::Unexpected)
+}
+
+fn required_object<'a>(data: &Object<'a>, name: &str) -> Result<Object<'a>, StreamError> {
+    object(required(data, name)?.as_bytes())
+}
+
+fn member_object<'a>(data: &Object<'a>, name: &str) -> Option<Object<'a>> {
+    object(data.get(name)?.as_bytes()).ok()
+}
+
+fn index(data: &Object<'_>) -> Result<u64, StreamError> {
+    required(data, "index")?.parse().map_err(|_| StreamError::Unexpected)
+}

@@ -1,0 +1,328 @@
+//! JSON that grows: how the deltas of a stream become one value. Texts grow by
+//! their raw insides, so that nothing is decoded and no byte is copied twice.
+
+use std::collections::BTreeMap;
+
+use super::StreamError;
+use super::raw::{inside, items, object, push_name};
+use crate::json::{self, Kind, Object};
+
+/// How a later value meets an earlier one of the same name. In both, null tells nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// It is a further piece. As OpenAI's SDK has it: texts are joined, numbers
+    /// added, objects merged, arrays merged by their items' `index`, or appended
+    /// where they have none.
+    Piece,
+    /// It is a newer state, and only arrays and objects keep what they had.
+    State,
+}
+
+/// A value put together so far.
+#[derive(Debug)]
+pub(super) enum Grown {
+    /// Anything, raw.
+    Whole(String),
+    /// The raw inside of a string.
+    Text(String),
+    /// The raw inside of an array.
+    List(String),
+    Members(Members),
+    /// Items by their `index`.
+    Indexed(BTreeMap<u64, Grown>),
+}
+
+pub(super) type Members = BTreeMap<String, Grown>;
+
+/// Deeper objects are not merged, the later one wins: the recursion stays bounded.
+const MAX_DEPTH: u8 = 16;
+/// No answer has so many members, items or choices; each costs more than its bytes.
+pub(super) const MAX_ENTRIES: usize = 4096;
+
+impl Grown {
+    pub(super) fn whole(value: &str) -> Self {
+        Self::Whole(value.to_owned())
+    }
+
+    fn new(value: &str, rule: Rule) -> Result<Self, StreamError> {
+        Ok(match json::kind(value) {
+            Kind::String if rule == Rule::Piece => Self::Text(inside(value).to_owned()),
+            Kind::Array if rule == Rule::Piece && is_indexed(value)? => {
+                let mut grown = Self::Indexed(BTreeMap::new());
+                grown.merge(value, rule, 0)?;
+                grown
+            }
+            Kind::Array => Self::List(inside(value).trim_ascii().to_owned()),
+            _ => Self::Whole(value.to_owned()),
+        })
+    }
+
+    fn merge(&mut self, value: &str, rule: Rule, depth: u8) -> Result<(), StreamError> {
+        let kind = json::kind(value);
+        let replaced = rule == Rule::State || self.is_null();
+        match (&mut *self, kind) {
+            (_, Kind::Null) => {}
+            (Self::Whole(old), Kind::Object) if json::kind(old) == Kind::Object => {
+                if depth < MAX_DEPTH {
+                    self.members(rule)?;
+                    return self.merge(value, rule, depth);
+                }
+                value.clone_into(old);
+            }
+            (Self::Members(members), Kind::Object) => {
+                let depth = depth.saturating_add(1);
+                merge_members(members, &object(value.as_bytes())?, rule, depth)?;
+            }
+            (Self::List(list), Kind::Array) => {
+                if list.is_empty() {
+                    *self = Self::new(value, rule)?;
+                } else {
+                    push_items(list, value);
+                }
+            }
+            (Self::Indexed(entries), Kind::Array) => {
+                for item in items(value)? {
+                    let index = index(item).ok_or(StreamError::Unexpected)?;
+                    if let Some(entry) = entries.get_mut(&index) {
+                        entry.merge(item, rule, depth)?;
+                    } else if entries.len() < MAX_ENTRIES {
+                        entries.insert(index, Self::new(item, rule)?);
+                    } else {
+                        return Err(StreamError::TooLarge);
+                    }
+                }
+            }
+            (Self::Text(text), Kind::String) if rule == Rule::Piece => {
+                text.push_str(inside(value));
+            }
+            (Self::Whole(old), Kind::Number)
+                if rule == Rule::Piece && json::kind(old) == Kind::Number =>
+            {
+                *old = sum(old, value);
+            }
+            (Self::Whole(old), Kind::Bool) if json::kind(old) == Kind::Bool => {
+                value.clone_into(old);
+            }
+            _ if replaced => *self = Self::new(value, rule)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self, Self::Whole(value) if json::kind(value) == Kind::Null)
+    }
+
+    /// Whether this is the string whose raw inside is `text`.
+    fn is_text(&self, text: &str) -> bool {
+        matches!(self, Self::Text(own) if own == text)
+    }
+
+    /// The members of an object; none of what is no object.
+    pub(super) fn members(&mut self, rule: Rule) -> Result<Option<&mut Members>, StreamError> {
+        if let Self::Whole(value) = self
+            && json::kind(value) == Kind::Object
+        {
+            let value = std::mem::take(value);
+            let mut members = Members::new();
+            merge_members(&mut members, &object(value.as_bytes())?, rule, 0)?;
+            *self = Self::Members(members);
+        }
+        Ok(match self {
+            Self::Members(members) => Some(members),
+            _ => None,
+        })
+    }
+
+    /// Appends the value as JSON.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        let quote = |out: &mut Vec<u8>, open: u8, inside: &str, close: u8| {
+            out.push(open);
+            out.extend_from_slice(inside.as_bytes());
+            out.push(close);
+        };
+        match self {
+            Self::Whole(value) => out.extend_from_slice(value.as_bytes()),
+            Self::Text(text) => quote(out, b'"', text, b'"'),
+            Self::List(list) => quote(out, b'[', list, b']'),
+            Self::Members(members) => {
+                out.push(b'{');
+                for (name, value) in members {
+                    push_name(out, name);
+                    value.write(out);
+                }
+                out.push(b'}');
+            }
+            Self::Indexed(entries) => {
+                out.push(b'[');
+                for (place, entry) in entries.values().enumerate() {
+                    if place > 0 {
+                        out.push(b',');
+                    }
+                    entry.write(out);
+                }
+                out.push(b']');
+            }
+        }
+    }
+}
+
+fn merge_members(
+    members: &mut Members,
+    delta: &Object<'_>,
+    rule: Rule,
+    depth: u8,
+) -> Result<(), StreamError> {
+    for member in delta.members() {
+        merge_member(members, &member.name, member.value, rule, depth)?;
+    }
+    Ok(())
+}
+
+/// Merges one member into `members`.
+pub(super) fn merge_member(
+    members: &mut Members,
+    name: &str,
+    value: &str,
+    rule: Rule,
+    depth: u8,
+) -> Result<(), StreamError> {
+    let Some(earlier) = members.get_mut(name) else {
+        if members.len() == MAX_ENTRIES {
+            return Err(StreamError::TooLarge);
+        }
+        members.insert(name.to_owned(), Grown::new(value, rule)?);
+        return Ok(());
+    };
+    match name {
+        "index" | "type" if json::kind(value) != Kind::Null => *earlier = Grown::new(value, rule)?,
+        // Some providers say these again in every delta.
+        "id" | "name" | "role" if earlier.is_text(inside(value)) => {}
+        _ => earlier.merge(value, rule, depth)?,
+    }
+    Ok(())
+}
+
+fn push_items(list: &mut String, array: &str) {
+    let more = inside(array).trim_ascii();
+    if !list.is_empty() && !more.is_empty() {
+        list.push(',');
+    }
+    list.push_str(more);
+}
+
+fn index(item: &str) -> Option<u64> {
+    Object::parse(item.as_bytes()).ok()?.get("index")?.parse().ok()
+}
+
+fn is_indexed(array: &str) -> Result<bool, StreamError> {
+    Ok(items(array)?.any(|item| index(item).is_some()))
+}
+
+fn sum(a: &str, b: &str) -> String {
+    if let (Ok(a), Ok(b)) = (a.parse::<i64>(), b.parse::<i64>())
+        && let Some(sum) = a.checked_add(b)
+    {
+        return sum.to_string();
+    }
+    let sum = a.parse::<f64>().and_then(|a| Ok(a + b.parse::<f64>()?));
+    let sum = sum.ok().and_then(serde_json::Number::from_f64);
+    sum.map_or_else(|| b.to_owned(), |sum| sum.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn merged(rule: Rule, values: &[&str]) -> Result<String, StreamError> {
+        let mut members = Members::new();
+        for value in values {
+            merge_member(&mut members, "m", value, rule, 0)?;
+        }
+        let mut out = Vec::new();
+        members["m"].write(&mut out);
+        assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&out).is_ok(), "{out:?}");
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn pieces_grow_together() {
+        for (values, expected) in [
+            (&[r#""a\u00e9""#, "null", r#""""#, r#""é\n""#][..], r#""a\u00e9é\n""#),
+            (&[r#""\ud83d""#, r#""\ude00""#], r#""\ud83d\ude00""#),
+            (&["null", "null"], "null"),
+            (&["null", r#""a""#, r#""b""#], r#""ab""#),
+            (&["1", "2"], "3"),
+            (&["0.5", "1"], "1.5"),
+            (&["12345678901234567890"], "12345678901234567890"),
+            (&["9223372036854775807", "1"], "9.223372036854776e+18"),
+            (&["1e308", "1e308"], "1e308"),
+            (&["true", "false"], "false"),
+            (&["[1]", "[ ]", "[ 2, 3 ]"], "[1,2, 3]"),
+            (&["[]", r#"[{"a":1}]"#, r#"[{"a":2}]"#], r#"[{"a":1},{"a":2}]"#),
+            (&[r#"{"z":1.0e0,"a":"x"}"#], r#"{"z":1.0e0,"a":"x"}"#),
+            (&[r#"{"a":"x"}"#, r#"{"b":[1],"a":"y"}"#, r#"{"b":[2]}"#], r#"{"a":"xy","b":[1,2]}"#),
+            (
+                &[r#"{"a":{"b":{"c":"1"}}}"#, r#"{"a":{"b":{"c":"2"}}}"#],
+                r#"{"a":{"b":{"c":"12"}}}"#,
+            ),
+            (&[r#"{"id":"x","type":"t"}"#, r#"{"id":"x","type":"t"}"#], r#"{"id":"x","type":"t"}"#),
+            (&[r#"{"id":"x"}"#, r#"{"id":""}"#, r#"{"id":"y"}"#], r#"{"id":"xy"}"#),
+            // What does not fit together leaves what was there.
+            (&[r#""a""#, "1", "{}", "[1]"], r#""a""#),
+            (&["[1]", r#""a""#], "[1]"),
+        ] {
+            assert_eq!(merged(Rule::Piece, values).unwrap(), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn items_with_an_index_grow_each() {
+        let fragments = [
+            r#"[{"index":1,"f":{"a":"x"}},{"index":0,"f":{"a":"1"}}]"#,
+            r#"[{"index":0,"f":{"a":"2"}}]"#,
+            r#"[{"index":1,"f":{"a":"y"},"n":null},{"index":1,"f":{"a":"z"}}]"#,
+        ];
+        assert_eq!(
+            merged(Rule::Piece, &fragments).unwrap(),
+            r#"[{"f":{"a":"12"},"index":0},{"f":{"a":"xyz"},"index":1,"n":null}]"#
+        );
+        assert_eq!(
+            merged(Rule::Piece, &[r#"[{"index":0}]"#, r#"[{"a":1}]"#]),
+            Err(StreamError::Unexpected)
+        );
+    }
+
+    #[test]
+    fn a_newer_state_replaces_but_arrays_grow() {
+        for (values, expected) in [
+            (&[r#""a""#, r#""b""#, "null"][..], r#""b""#),
+            (&["1", "2"], "2"),
+            (
+                &["null", r#"{"t":["a"],"s":"x"}"#, r#"{"t":["b"],"s":"y"}"#],
+                r#"{"s":"y","t":["a","b"]}"#,
+            ),
+            (
+                &[r#"{"c":[{"index":0}]}"#, r#"{"c":[{"index":0}]}"#],
+                r#"{"c":[{"index":0},{"index":0}]}"#,
+            ),
+            (&["{}", "1"], "1"),
+        ] {
+            assert_eq!(merged(Rule::State, values).unwrap(), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn depth_and_entries_are_bounded() {
+        let deep = format!("{}\"x\"{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
+        assert_eq!(merged(Rule::Piece, &[&deep, &deep]).unwrap(), deep);
+        let many: Vec<String> = (0..=MAX_ENTRIES).map(|n| format!("{{\"index\":{n}}}")).collect();
+        let many = format!("[{}]", many.join(","));
+        assert_eq!(merged(Rule::Piece, &[&many]), Err(StreamError::TooLarge));
+        let many: Vec<String> = (0..=MAX_ENTRIES).map(|n| format!("\"{n}\":0")).collect();
+        let many = format!("{{{}}}", many.join(","));
+        assert_eq!(merged(Rule::Piece, &[&many, "{}"]), Err(StreamError::TooLarge));
+    }
+}

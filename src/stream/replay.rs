@@ -1,0 +1,79 @@
+//! What replaying the event streams of both `responses` and `messages` takes.
+
+use super::raw;
+use crate::json::{self, Kind, Object};
+use crate::sse;
+
+/// A stream of named events, being written.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    out: Vec<u8>,
+    numbered: bool,
+    next: u64,
+}
+
+impl Events {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Every event tells its number.
+    pub(super) fn numbered() -> Self {
+        Self { numbered: true, ..Self::default() }
+    }
+
+    /// Adds an event called `kind` with these members, whose values are JSON.
+    pub(super) fn push(&mut self, kind: &str, members: &[(&str, &str)]) {
+        let (quoted, number) = (format!("\"{kind}\""), self.next.to_string());
+        let mut all = vec![("type", &*quoted)];
+        if self.numbered {
+            all.push(("sequence_number", &*number));
+            self.next = self.next.saturating_add(1);
+        }
+        all.extend_from_slice(members);
+        sse::push_event(&mut self.out, Some(kind), object_of(all).as_bytes());
+    }
+
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+/// An object of members whose values are JSON already.
+pub(super) fn object_of<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut out = vec![b'{'];
+    for (name, value) in members {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        json::push_string(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.as_bytes());
+    }
+    out.push(b'}');
+    // Made of strings: it is UTF-8.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// `original` with other values for those of its members that `new` names.
+pub(super) fn replaced(original: &Object<'_>, new: &[(&str, &str)]) -> String {
+    object_of(original.members().iter().map(|member| {
+        let replacement = new.iter().find(|(name, _)| member.name == *name);
+        (&*member.name, replacement.map_or(member.value, |(_, value)| value))
+    }))
+}
+
+/// The items of an array of objects; `None` if `list` is something else.
+pub(super) fn objects(list: &str) -> Option<Vec<Object<'_>>> {
+    raw::items(list).ok()?.map(|item| Object::parse(item.as_bytes()).ok()).collect()
+}
+
+/// What stands between the quotes, if `value` is a string.
+pub(super) fn string(value: &str) -> Option<&str> {
+    (json::kind(value) == Kind::String).then(|| raw::inside(value))
+}
+
+/// The string with this between its quotes.
+pub(super) fn quoted(inside: &str) -> String {
+    ["\"", inside, "\""].concat()
+}
