@@ -118,7 +118,7 @@ impl ProofKey {
     /// What the slot holds once the provider accepted the credentials at `now`.
     pub(crate) fn proven_at(&self, now: Duration) -> Vec<u8> {
         let mut value = self.0.to_vec();
-        value.extend_from_slice(&now.as_secs().to_be_bytes());
+        value.extend_from_slice(&now.as_nanos().to_be_bytes());
         value
     }
 
@@ -131,9 +131,9 @@ impl ProofKey {
     pub(crate) fn is_proven(&self, value: &[u8], now: Duration, lasts: Duration) -> bool {
         let proven_at = value
             .strip_prefix(&self.0)
-            .and_then(|seconds| seconds.try_into().ok())
-            .map(u64::from_be_bytes);
-        proven_at.is_some_and(|at| now.as_secs().saturating_sub(at) < lasts.as_secs())
+            .and_then(|nanoseconds| nanoseconds.try_into().ok())
+            .map(u128::from_be_bytes);
+        proven_at.is_some_and(|at| now.as_nanos().saturating_sub(at) < lasts.as_nanos())
     }
 }
 
@@ -221,10 +221,10 @@ mod tests {
     fn a_proof_lasts_its_time_and_holds_for_its_key_alone() {
         let key = caller("", "a", &[]).proof;
         let other = caller("", "b", &[]).proof;
-        let (at, lasts) = (Duration::from_secs(1000), Duration::from_secs(300));
+        let (at, lasts) = (Duration::from_millis(1_000_900), Duration::from_secs(300));
         let value = key.proven_at(at);
         assert!(key.is_in(&value) && !other.is_in(&value));
-        assert!(key.is_proven(&value, at + Duration::from_secs(299), lasts));
+        assert!(key.is_proven(&value, at + Duration::from_millis(299_999), lasts));
         assert!(!key.is_proven(&value, at + Duration::from_secs(300), lasts));
         assert!(!other.is_proven(&value, at, lasts));
         for bad in [&b""[..], &value[..32], &[&value[..], b"x"].concat()] {

@@ -120,7 +120,7 @@ SKIPPED = {
 
 
 @pytest.mark.parametrize("answer, reason", SKIPPED.values(), ids=SKIPPED.keys())
-def test_left_alone(plain, without, optimizer, provider, http, answer, reason):
+def test_left_alone(plain, optimizer, provider, http, answer, reason):
     optimizer.on(OPTIMIZE_RESPONSE, rewrites(shorter))
     provider.answers(answer)
     counting = plain.counting()
@@ -163,7 +163,7 @@ def test_the_proxy_s_own_answer_is_left_alone_when(
 @pytest.mark.parametrize("framing, end", [(100000, "close"), ("chunked", "reset")],
                          ids=["shorter than its length", "cut in its chunks"])
 def test_an_answer_that_breaks_off_breaks_off(
-    plain, roomy, without, optimizer, provider, http, framing, end
+    plain, roomy, optimizer, provider, http, framing, end
 ):
     provider.answers(Answer(headers=[("content-type", "application/json")],
                             body=[PLAIN_BYTES, 0.2], framing=framing, end=end))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 MIB = 1 << 20
 
-# The labels of the module's metrics, as examples/envoy/envoy.yaml takes them out of the names.
-STATS_TAGS = {
-    "outcome": r"^wasmcustom\.optimizer_[a-z_]+(\.outcome\.([a-z0-9_]+))",
-    "reason": r"^wasmcustom\.optimizer_[a-z_]+\.outcome\.[a-z0-9_]+(\.reason\.([a-z0-9_]+))",
-    "kind": r"^wasmcustom\.optimizer_[a-z_]+(\.kind\.([a-z0-9_]+))",
-    "result": r"^wasmcustom\.optimizer_[a-z_]+\.kind\.[a-z0-9_]+(\.result\.([a-z0-9_]+))",
-}
+EXAMPLE = Path(__file__).parents[3] / "examples/envoy/envoy.yaml"
+
+
+def shipped_labels() -> list[dict]:
+    """The rules of the shipped example that turn parts of the metrics' names into labels."""
+    rule = re.compile(r"- \{ tag_name: (\w+), regex: '(.+)' \}")
+    found = rule.findall(EXAMPLE.read_text())
+    assert found, f"no stats_tags in {EXAMPLE}"
+    return [{"tag_name": name, "regex": regex} for name, regex in found]
 
 
 @dataclass
@@ -44,9 +48,7 @@ def bootstrap(setup: Setup, wasm: str, optimizer_port: int, provider_port: int, 
         "admin": {"address": _address("127.0.0.1", 0)},
         # Histograms show only what was flushed.
         "stats_flush_interval": "1s",
-        "stats_config": {"stats_tags": [
-            {"tag_name": name, "regex": regex} for name, regex in STATS_TAGS.items()
-        ]},
+        "stats_config": {"stats_tags": shipped_labels()},
         "static_resources": {
             "listeners": [listener],
             "clusters": [
