@@ -148,3 +148,6 @@ pub fn replay(dialect: Dialect, body: &Object<'_>, include_usage: bool) -> Optio
         Dialect::OpenAiResponses | Dialect::AnthropicMessages | Dialect::OpenAiEmbeddings => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
