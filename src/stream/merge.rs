@@ -211,12 +211,13 @@ pub(super) fn merge_member(
     Ok(())
 }
 
+/// Appends the items of `array` to a list that has some.
 fn push_items(list: &mut String, array: &str) {
     let more = inside(array).trim_ascii();
-    if !list.is_empty() && !more.is_empty() {
+    if !more.is_empty() {
         list.push(',');
+        list.push_str(more);
     }
-    list.push_str(more);
 }
 
 fn index(item: &str) -> Option<u64> {
