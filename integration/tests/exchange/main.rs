@@ -3,6 +3,7 @@
 
 mod cache;
 mod configuration;
+mod fail_open;
 mod headers;
 mod native;
 mod proxy;

@@ -22,6 +22,8 @@ use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 
 /// The wall clock at the start.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// The VM's random number.
+const SEED: u64 = 1;
 /// How long after `WakeUp` a tick comes.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -35,7 +37,7 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
     };
     let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
     Ok(Box::new(Native {
-        adapter: Adapter::new(plan),
+        adapter: Adapter::new(plan, SEED),
         setup,
         now: Duration::ZERO,
         tick: None,

@@ -14,6 +14,12 @@ pub const CHAT: &str = r#"{ "model":"gpt","messages":[{"role":"user","content":"
 /// An answer to it.
 pub const CHAT_ANSWER: &str = r#"{"id":"c1","model":"gpt","choices":[{"index":0,"message":{"role":"assistant","content":"hello"}}],"usage":{"total_tokens":9007199254740993}}"#;
 
+/// A recorded stream of a provider.
+pub fn recorded(name: &str) -> Vec<u8> {
+    let path = format!("{}/streams/recorded/{name}.sse", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// What the provider says.
 #[derive(Clone)]
 pub struct Provider {
@@ -167,6 +173,15 @@ impl Script {
         let length = body.len().to_string();
         self.provider.headers.replace("content-length", length.as_bytes());
         self.provider.pieces = vec![body];
+        self
+    }
+
+    /// The provider answers with this stream.
+    pub fn streams(mut self, stream: impl AsRef<[u8]>) -> Self {
+        let content_type = "text/event-stream; charset=utf-8";
+        self.provider.headers =
+            Headers::from([(":status", "200"), ("content-type", content_type)]);
+        self.provider.pieces = vec![stream.as_ref().to_vec(), Vec::new()];
         self
     }
 
