@@ -69,7 +69,11 @@ impl Block {
                     quoted(&[before, grown].concat())
                 }
                 "citations" => {
-                    let before = inside(before.unwrap_or("[]")).trim_ascii();
+                    let before = before.unwrap_or("[]");
+                    if json::kind(before) != Kind::Array {
+                        return Err(StreamError::Unexpected);
+                    }
+                    let before = inside(before).trim_ascii();
                     let comma = if before.is_empty() { "" } else { "," };
                     ["[", before, comma, grown, "]"].concat()
                 }

@@ -84,33 +84,30 @@ fn push_block(events: &mut Events, index: &str, block: &Object<'_>) -> Option<()
 type Parts = (Vec<(&'static str, &'static str)>, Vec<String>);
 
 fn parts(block: &Object<'_>) -> Option<Parts> {
-    let whole = |kind, name, value| object_of([("type", kind), (name, value)]);
-    let texts = |kind, name, text| pieces(text).map(move |piece| whole(kind, name, &quoted(piece)));
     let mut start = Vec::new();
     let mut deltas = Vec::new();
     match block.get("type")? {
         "\"text\"" => {
             start.push(("text", EMPTY));
-            deltas.extend(texts("\"text_delta\"", "text", string(block.get("text")?)?));
+            deltas.extend(texts("text_delta", "text", string(block.get("text")?)?));
             // Null, or missing, where the model was given nothing to cite.
             let citations = block.get("citations").filter(|list| json::kind(list) != Kind::Null);
             if let Some(citations) = citations {
                 start.push(("citations", "[]"));
                 let citations = items(citations).ok()?;
-                deltas.extend(citations.map(|it| whole("\"citations_delta\"", "citation", it)));
+                deltas.extend(citations.map(|it| delta("citations_delta", "citation", it)));
             }
         }
         "\"thinking\"" => {
             start.extend([("thinking", EMPTY), ("signature", EMPTY)]);
             let thinking = string(block.get("thinking")?)?;
-            deltas.extend(texts("\"thinking_delta\"", "thinking", thinking));
+            deltas.extend(texts("thinking_delta", "thinking", thinking));
             let signature = block.get("signature");
-            deltas.extend(signature.map(|it| whole("\"signature_delta\"", "signature", it)));
+            deltas.extend(signature.map(|it| delta("signature_delta", "signature", it)));
         }
         "\"compaction\"" => {
-            let late = ["content", "encrypted_content"];
-            let late = late.iter().filter_map(|&name| Some((name, block.get(name)?)));
-            start.extend(late.clone().map(|(name, _)| (name, "null")));
+            start.extend([("content", "null"), ("encrypted_content", "null")]);
+            let late = start.iter().filter_map(|&(name, _)| Some((name, block.get(name)?)));
             deltas.push(object_of([("type", "\"compaction_delta\"")].into_iter().chain(late)));
         }
         // Tool calls, the provider's own among them.
@@ -119,14 +116,23 @@ fn parts(block: &Object<'_>) -> Option<Parts> {
             if let Some(input) = input {
                 start.push(("input", "{}"));
                 // A live stream starts with an empty piece, and leaves it at that without input.
-                deltas.push(whole("\"input_json_delta\"", "partial_json", EMPTY));
+                deltas.push(delta("input_json_delta", "partial_json", EMPTY));
                 let input = if json::is_empty(input) { "" } else { input };
                 let input = serde_json::to_string(input).ok()?;
-                deltas.extend(texts("\"input_json_delta\"", "partial_json", string(&input)?));
+                deltas.extend(texts("input_json_delta", "partial_json", string(&input)?));
             }
         }
     }
     Some((start, deltas))
+}
+
+fn delta(kind: &str, name: &str, value: &str) -> String {
+    object_of([("type", &*quoted(kind)), (name, value)])
+}
+
+/// One delta for each piece of a text.
+fn texts(kind: &str, name: &str, text: &str) -> impl Iterator<Item = String> {
+    pieces(text).map(move |piece| delta(kind, name, &quoted(piece)))
 }
 
 /// A JSON string with nothing in it.
