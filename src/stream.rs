@@ -165,3 +165,6 @@ pub fn replay(dialect: Dialect, body: &Object<'_>, include_usage: bool) -> Optio
         Dialect::OpenAiEmbeddings => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,7 +42,8 @@ impl Chunks {
         if let Some(usage) = chunk.get("usage").filter(|usage| json::kind(usage) == Kind::Object) {
             self.usage = Some(usage.to_owned());
         }
-        let choices = chunk.get("choices").ok_or(StreamError::Unexpected)?;
+        // What has none is no chunk: some gateways keep a connection alive like this.
+        let Some(choices) = chunk.get("choices") else { return Ok(()) };
         for choice in items(choices)? {
             self.choice(&object(choice.as_bytes())?, piece)?;
         }

@@ -1,0 +1,45 @@
+"""The core's assemblers and replays, behind the small program that $STREAMS names."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+RECORDED = Path(__file__).parent / "recorded"
+
+
+class NoResult(Exception):
+    """Its text is the name of what is wrong."""
+
+
+class Streams:
+    def __init__(self, program: str):
+        self._program = program
+
+    def assemble(self, endpoint: str, stream: bytes, split: int | None = None) -> dict:
+        """The plain body of a stream that comes in pieces of `split` bytes."""
+        pieces = [] if split is None else ["--split", str(split)]
+        return json.loads(self._run(["assemble", endpoint, *pieces], stream))
+
+    def replay(self, endpoint: str, body: dict, usage: bool = False) -> bytes:
+        """The stream of a plain body."""
+        arguments = ["replay", endpoint, *(["--usage"] if usage else [])]
+        return self._run(arguments, json.dumps(body).encode())
+
+    def _run(self, arguments: list[str], stdin: bytes) -> bytes:
+        done = subprocess.run([self._program, *arguments], input=stdin, capture_output=True, timeout=60)
+        if done.returncode == 3:
+            raise NoResult(done.stderr.decode().strip())
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def streams() -> Streams:
+    return Streams(os.environ["STREAMS"])
+
+
+def recorded(name: str) -> bytes:
+    return (RECORDED / name).read_bytes()
