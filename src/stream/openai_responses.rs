@@ -25,8 +25,8 @@ impl State {
     /// # Errors
     /// What makes the stream one that cannot be assembled.
     pub(super) fn event(&mut self, event: &SseEvent<'_>) -> Result<(), StreamError> {
-        // Some servers end every stream the way OpenAI's chat completions do.
-        if event.data.is_empty() || event.data == b"[DONE]" {
+        // What follows the end is not the response's: some servers add `[DONE]`.
+        if self.response.is_some() || event.data.is_empty() {
             return Ok(());
         }
         if event.event == b"error" {
@@ -102,3 +102,6 @@ impl State {
         self.response.ok_or(StreamError::Incomplete)
     }
 }
+
+#[cfg(test)]
+mod tests;
