@@ -32,12 +32,13 @@ impl State {
     /// # Errors
     /// What makes the stream one that cannot be put together.
     pub(super) fn event(&mut self, event: &SseEvent<'_>) -> Result<(), StreamError> {
-        // What follows the end is not the message's.
-        if self.stopped || event.event == b"ping" || event.data.is_empty() {
-            return Ok(());
-        }
-        if event.event == b"error" {
-            return Err(StreamError::ErrorEvent);
+        match event.event {
+            // What follows the end is not the message's.
+            _ if self.stopped => return Ok(()),
+            b"error" => return Err(StreamError::ErrorEvent),
+            b"ping" => return Ok(()),
+            _ if event.data.is_empty() => return Ok(()),
+            _ => {}
         }
         let data = object(event.data)?;
         let kind = required(&data, "type")?;

@@ -153,6 +153,13 @@ fn says_what_is_wrong() {
     }
     let full = START.replace("[]", "[1]");
     assert_eq!(stream_of(&[&full, STOP]).finish(), Err(StreamError::Unexpected));
+    for (kind, error) in [("error", StreamError::ErrorEvent), ("ping", StreamError::Incomplete)] {
+        let mut out = Vec::new();
+        push_event(&mut out, Some(kind), b"not JSON");
+        let mut assembler = stream_of(&[START]);
+        assembler.push(&out);
+        assert_eq!(assembler.finish(), Err(error));
+    }
     // What is not known of the message, or follows it, does not matter.
     let odd = [r#"{"type":"news"}"#, START, r#"{"type":"news"}"#, STOP, r#"{"type":"error"}"#];
     assert!(stream_of(&odd).finish().is_ok());
