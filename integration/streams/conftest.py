@@ -1,4 +1,8 @@
-"""The core's assemblers and replays, behind the small program that $STREAMS names."""
+"""The core's assemblers and replays, behind the small program that $STREAMS names.
+
+The streams in recorded/ have the shapes that providers document and send, cut
+down to what each is about; recorded/*.sse may hold any line ends.
+"""
 
 import json
 import os

@@ -44,12 +44,12 @@ impl Grown {
         Self::Whole(value.to_owned())
     }
 
-    fn new(value: &str, rule: Rule) -> Result<Self, StreamError> {
+    fn new(value: &str, rule: Rule, depth: u8) -> Result<Self, StreamError> {
         Ok(match json::kind(value) {
             Kind::String if rule == Rule::Piece => Self::Text(inside(value).to_owned()),
-            Kind::Array if rule == Rule::Piece && is_indexed(value)? => {
+            Kind::Array if rule == Rule::Piece && depth < MAX_DEPTH && is_indexed(value)? => {
                 let mut grown = Self::Indexed(BTreeMap::new());
-                grown.merge(value, rule, 0)?;
+                grown.merge(value, rule, depth)?;
                 grown
             }
             Kind::Array => Self::List(inside(value).trim_ascii().to_owned()),
@@ -64,7 +64,7 @@ impl Grown {
             (_, Kind::Null) => {}
             (Self::Whole(old), Kind::Object) if json::kind(old) == Kind::Object => {
                 if depth < MAX_DEPTH {
-                    self.members(rule)?;
+                    self.open(rule, depth)?;
                     return self.merge(value, rule, depth);
                 }
                 value.clone_into(old);
@@ -75,7 +75,7 @@ impl Grown {
             }
             (Self::List(list), Kind::Array) => {
                 if list.is_empty() {
-                    *self = Self::new(value, rule)?;
+                    *self = Self::new(value, rule, depth)?;
                 } else {
                     push_items(list, value);
                 }
@@ -84,9 +84,9 @@ impl Grown {
                 for item in items(value)? {
                     let index = index(item).ok_or(StreamError::Unexpected)?;
                     if let Some(entry) = entries.get_mut(&index) {
-                        entry.merge(item, rule, depth)?;
+                        entry.merge(item, rule, depth.saturating_add(1))?;
                     } else if entries.len() < MAX_ENTRIES {
-                        entries.insert(index, Self::new(item, rule)?);
+                        entries.insert(index, Self::new(item, rule, depth)?);
                     } else {
                         return Err(StreamError::TooLarge);
                     }
@@ -103,7 +103,7 @@ impl Grown {
             (Self::Whole(old), Kind::Bool) if json::kind(old) == Kind::Bool => {
                 value.clone_into(old);
             }
-            _ if replaced => *self = Self::new(value, rule)?,
+            _ if replaced => *self = Self::new(value, rule, depth)?,
             _ => {}
         }
         Ok(())
@@ -119,19 +119,25 @@ impl Grown {
     }
 
     /// The members of an object; none of what is no object.
-    pub(super) fn members(&mut self, rule: Rule) -> Result<Option<&mut Members>, StreamError> {
+    pub(super) fn members(&mut self) -> Result<Option<&mut Members>, StreamError> {
+        self.open(Rule::Piece, 0)?;
+        Ok(match self {
+            Self::Members(members) => Some(members),
+            _ => None,
+        })
+    }
+
+    /// Takes a raw object apart, so that its members can grow.
+    fn open(&mut self, rule: Rule, depth: u8) -> Result<(), StreamError> {
         if let Self::Whole(value) = self
             && json::kind(value) == Kind::Object
         {
             let value = std::mem::take(value);
             let mut members = Members::new();
-            merge_members(&mut members, &object(value.as_bytes())?, rule, 0)?;
+            merge_members(&mut members, &object(value.as_bytes())?, rule, depth)?;
             *self = Self::Members(members);
         }
-        Ok(match self {
-            Self::Members(members) => Some(members),
-            _ => None,
-        })
+        Ok(())
     }
 
     /// Appends the value as JSON.
@@ -191,11 +197,13 @@ pub(super) fn merge_member(
         if members.len() == MAX_ENTRIES {
             return Err(StreamError::TooLarge);
         }
-        members.insert(name.to_owned(), Grown::new(value, rule)?);
+        members.insert(name.to_owned(), Grown::new(value, rule, depth)?);
         return Ok(());
     };
     match name {
-        "index" | "type" if json::kind(value) != Kind::Null => *earlier = Grown::new(value, rule)?,
+        "index" | "type" if json::kind(value) != Kind::Null => {
+            *earlier = Grown::new(value, rule, depth)?
+        }
         // Some providers say these again in every delta.
         "id" | "name" | "role" if earlier.is_text(inside(value)) => {}
         _ => earlier.merge(value, rule, depth)?,
@@ -203,12 +211,13 @@ pub(super) fn merge_member(
     Ok(())
 }
 
+/// Appends the items of `array` to a list that has some.
 fn push_items(list: &mut String, array: &str) {
     let more = inside(array).trim_ascii();
-    if !list.is_empty() && !more.is_empty() {
+    if !more.is_empty() {
         list.push(',');
+        list.push_str(more);
     }
-    list.push_str(more);
 }
 
 fn index(item: &str) -> Option<u64> {
@@ -318,6 +327,11 @@ mod tests {
     fn depth_and_entries_are_bounded() {
         let deep = format!("{}\"x\"{}", "{\"a\":".repeat(10_000), "}".repeat(10_000));
         assert_eq!(merged(Rule::Piece, &[&deep, &deep]).unwrap(), deep);
+        let (first, twice) = (r#"{"index":0,"a":[]},"#, r#"{"index":0,"a":["#);
+        let deep = format!("[{}{}]", [first, twice].concat().repeat(1000), "]}".repeat(1000));
+        let saved = deep.len() - merged(Rule::Piece, &[&deep]).unwrap().len();
+        // Each level is two deep: an array and an object.
+        assert_eq!(saved, usize::from(MAX_DEPTH / 2) * first.len());
         let many: Vec<String> = (0..=MAX_ENTRIES).map(|n| format!("{{\"index\":{n}}}")).collect();
         let many = format!("[{}]", many.join(","));
         assert_eq!(merged(Rule::Piece, &[&many]), Err(StreamError::TooLarge));

@@ -2,7 +2,7 @@
 
 use super::StreamError;
 use super::chunks::{Choice, Chunks, Replay};
-use super::merge::{Grown, Members, Rule};
+use super::merge::{Grown, Members};
 use super::raw::{inside, items, pieces, push_member, push_name};
 use crate::json::{self, Kind, Object};
 use crate::sse::SseEvent;
@@ -31,15 +31,15 @@ impl State {
 
 /// The message with what every plain one has.
 fn completed(mut message: Grown) -> Result<Grown, StreamError> {
-    let members = message.members(Rule::Piece)?.ok_or(StreamError::Unexpected)?;
+    let members = message.members()?.ok_or(StreamError::Unexpected)?;
     or_insert(members, "role", "\"assistant\"");
     or_insert(members, "content", "null");
     if let Some(Grown::Indexed(calls)) = members.get_mut("tool_calls") {
         for call in calls.values_mut() {
-            let call = call.members(Rule::Piece)?.ok_or(StreamError::Unexpected)?;
+            let call = call.members()?.ok_or(StreamError::Unexpected)?;
             call.remove("index");
             if let Some(function) = call.get_mut("function") {
-                let function = function.members(Rule::Piece)?.ok_or(StreamError::Unexpected)?;
+                let function = function.members()?.ok_or(StreamError::Unexpected)?;
                 or_insert(function, "arguments", "\"\"");
                 or_insert(call, "type", "\"function\"");
             }
