@@ -12,11 +12,11 @@ struct Call {
     /// Events before and after the pieces; `completed` is `failed` for an item with an error.
     before: &'static [&'static str],
     after: &'static [&'static str],
-    /// Members that are null until the item is done.
+    /// Members that are known only when the item is done, and what stands for them before.
     late: &'static [(&'static str, &'static str)],
 }
 
-const CALLS: [Call; 7] = [
+const CALLS: [Call; 8] = [
     Call {
         kind: "function_call",
         streamed: Some(("arguments", "function_call_arguments")),
@@ -37,6 +37,13 @@ const CALLS: [Call; 7] = [
         before: &["in_progress"],
         after: &["completed"],
         late: &[("output", "null"), ("error", "null")],
+    },
+    Call {
+        kind: "mcp_list_tools",
+        streamed: None,
+        before: &["in_progress"],
+        after: &["completed"],
+        late: &[("tools", "[]")],
     },
     Call {
         kind: "code_interpreter_call",
