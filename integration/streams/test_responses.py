@@ -189,7 +189,7 @@ def some_item(index: int) -> dict:
             {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": some_text(99)}]},
             {"type": "function_call", "call_id": f"c{index}", "name": "f", "arguments": some_text(900)},
             {"type": "custom_tool_call", "call_id": f"c{index}", "name": "f", "input": some_text(9)},
-            {"type": "hologram", "frames": [some_text(3)], "nothing": None},
+            {"type": "hologram", "content": [some_text(3)], "summary": "s", "nothing": None},
         ]
     )
 
