@@ -75,7 +75,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-streams test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-native
 test-native: build ## The core, the services and the module in the host harness
@@ -85,6 +85,11 @@ test-native: build ## The core, the services and the module in the host harness
 test-node: EXTRA_TARGETS := wasm32-unknown-unknown
 test-node: check-node rust-targets $(WASM_BINDGEN_RUNNER) ## The core's own suite in 32-bit Wasm, without any host
 	$(CARGO) test $(LOCKED) -p optimizer-core --features strategies --lib --target wasm32-unknown-unknown
+
+.PHONY: test-streams
+test-streams: $(VENV)/.complete ## Streams put together and replayed, beside the official SDKs' own accumulators
+	$(CARGO) build $(LOCKED) -p optimizer-core --example streams
+	STREAMS=$(TARGET)/debug/examples/streams $(VENV)/bin/python -m pytest -q integration/streams
 
 .PHONY: test-e2e
 test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clients and the official SDKs

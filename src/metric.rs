@@ -54,6 +54,8 @@ pub enum Metric {
     Responses(Verdict),
     /// Answers with a cache key: queued for the write-back (`None`), or why not.
     WriteBacks(Option<Bypass>),
+    /// Answers that began: read along to their end (`None`), or why not.
+    Answers(Option<Bypass>),
     /// Records: queued (`None`), or why not.
     Records(Option<Bypass>),
     /// Callouts by result.
@@ -85,6 +87,8 @@ impl Metric {
             Metric::Responses(verdict) => outcome("responses", verdict.name(), verdict.reason()),
             Metric::WriteBacks(None) => outcome("write_backs", "queued", "none"),
             Metric::WriteBacks(Some(reason)) => outcome("write_backs", "bypassed", reason.name()),
+            Metric::Answers(None) => outcome("answers", "read", "none"),
+            Metric::Answers(Some(reason)) => outcome("answers", "bypassed", reason.name()),
             Metric::Records(None) => outcome("records", "queued", "none"),
             Metric::Records(Some(reason)) => outcome("records", "bypassed", reason.name()),
             Metric::Callouts(kind, result) => {

@@ -11,10 +11,28 @@ use crate::usage::Usage;
 const ATTRIBUTION: [&str; 5] = ["user", "team", "sessionId", "intent", "intentLabel"];
 
 /// What the optimizer said about an exchange, as JSON.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Said {
-    pub(crate) optimization_id: Option<String>,
-    pub(crate) decisions: Option<String>,
+    optimization_id: Option<String>,
+    /// The items of `decisions`, both hooks'.
+    decisions: String,
+}
+
+impl Said {
+    pub(crate) fn new(optimization_id: Option<&str>) -> Self {
+        Self { optimization_id: optimization_id.map(Into::into), decisions: String::new() }
+    }
+
+    /// Adds the items of a JSON array.
+    pub(crate) fn decide(&mut self, decisions: Option<&str>) {
+        let items = decisions.and_then(|all| all.strip_prefix('[')?.strip_suffix(']'));
+        if let Some(items) = items {
+            if !self.decisions.is_empty() {
+                self.decisions.push(',');
+            }
+            self.decisions.push_str(items);
+        }
+    }
 }
 
 /// Everything that a record is made of.
@@ -62,8 +80,8 @@ pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
         out.number("optimizationLatencyMs", millis(took));
     }
     attribution(call, &mut out);
-    if let Some(decisions) = facts.said.and_then(|said| said.decisions.as_deref()) {
-        out.raw("decisions", decisions);
+    if let Some(said) = facts.said.filter(|said| !said.decisions.is_empty()) {
+        out.raw("decisions", format!("[{}]", said.decisions));
     }
     if facts.input.is_some() || facts.output.is_some() {
         let mut content = ObjectWriter::default();

@@ -46,6 +46,9 @@ impl Active {
             _ => Finished { body: Err(Bypass::ResponseUnreadable), usage: None },
         };
         turn.adapter.reserve(&mut self.reserved, 0);
+        if self.status != 0 && self.verdict != Some(Verdict::Hit) {
+            turn.count(Metric::Answers(finished.body.as_ref().err().copied()));
+        }
         self.measure(turn, finished.usage);
         self.write_back(turn, &finished.body);
         self.record(turn, finished);

@@ -166,10 +166,9 @@ impl Active {
         }
         let plan = &turn.adapter.plan;
         if plan.hooks.record {
-            self.said = Some(Said {
-                optimization_id: answer.optimization_id().map(Into::into),
-                decisions: answer.decisions().map(Into::into),
-            });
+            let mut said = Said::new(answer.optimization_id());
+            said.decide(answer.decisions());
+            self.said = Some(said);
         }
         if plan.hooks.cache {
             match (answer.cache_key(), self.call.may_write()) {
@@ -198,7 +197,9 @@ impl Active {
         if new.len() > bound.max(body.len()) {
             return Err(Bypass::TransformTooLarge);
         }
-        turn.effects.push(Effect::Measure(Metric::TokensSaved, answer.tokens_saved()));
+        let saved = answer.tokens_saved();
+        turn.push(Effect::Measure(Metric::TokensSaved, saved));
+        turn.note("optimizer_tokens_saved", saved.to_string());
         Ok(Decision::Send(Verdict::Transformed, new.into()))
     }
 

@@ -232,6 +232,9 @@ impl Active {
         if self.call.wants_decisions {
             self.decisions.add(&answer);
         }
+        if let Some(said) = &mut self.said {
+            said.decide(answer.decisions());
+        }
         Ok(Some(Changed { document, wire }))
     }
 

@@ -32,12 +32,13 @@ impl State {
     /// # Errors
     /// What makes the stream one that cannot be put together.
     pub(super) fn event(&mut self, event: &SseEvent<'_>) -> Result<(), StreamError> {
-        if event.event == b"error" {
-            return Err(StreamError::ErrorEvent);
-        }
-        // Some servers end every stream the way OpenAI's chat completions end.
-        if event.event == b"ping" || event.data.is_empty() || event.data == b"[DONE]" {
-            return Ok(());
+        match event.event {
+            // What follows the end is not the message's.
+            _ if self.stopped => return Ok(()),
+            b"error" => return Err(StreamError::ErrorEvent),
+            b"ping" => return Ok(()),
+            _ if event.data.is_empty() => return Ok(()),
+            _ => {}
         }
         let data = object(event.data)?;
         let kind = required(&data, "type")?;
@@ -190,3 +191,6 @@ fn member_object<'a>(data: &Object<'a>, name: &str) -> Option<Object<'a>> {
 fn index(data: &Object<'_>) -> Result<u64, StreamError> {
     required(data, "index")?.parse().map_err(|_| StreamError::Unexpected)
 }
+
+#[cfg(test)]
+mod tests;

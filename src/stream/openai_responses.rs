@@ -1,4 +1,4 @@
-//! OpenAI responses: the stream ends with the response as a plain call gives it.
+//! OpenAI responses: a stream ends with the response as a plain call gives it.
 
 mod replay;
 
@@ -10,9 +10,9 @@ use super::replay::object_of;
 use crate::json::{self, Kind, Object};
 use crate::sse::SseEvent;
 
-pub(super) use replay::replay;
+pub(super) use self::replay::replay;
 
-/// The response, once it came, and what is needed in case it is incomplete.
+/// The response, once it came, and what is needed where that leaves something out.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Finished items by their place in the output.
@@ -23,14 +23,14 @@ pub(super) struct State {
 
 impl State {
     /// # Errors
-    /// What makes the stream one that cannot be assembled.
+    /// What makes the stream one that cannot be put together.
     pub(super) fn event(&mut self, event: &SseEvent<'_>) -> Result<(), StreamError> {
-        // Some servers end every stream the way OpenAI's chat completions do.
-        if event.data.is_empty() || event.data == b"[DONE]" {
-            return Ok(());
-        }
-        if event.event == b"error" {
-            return Err(StreamError::ErrorEvent);
+        match event.event {
+            // What follows the end is not the response's: some servers add `[DONE]`.
+            _ if self.response.is_some() => return Ok(()),
+            b"error" => return Err(StreamError::ErrorEvent),
+            _ if event.data.is_empty() => return Ok(()),
+            _ => {}
         }
         let data = object(event.data)?;
         if data.get("error").is_some_and(|error| json::kind(error) != Kind::Null) {
@@ -102,3 +102,6 @@ impl State {
         self.response.ok_or(StreamError::Incomplete)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,9 +35,44 @@ const CHAT_STREAMS: [(&str, &str); 14] = recorded![
 const COMPLETIONS_STREAMS: [(&str, &str); 3] =
     recorded!["completions_logprobs", "completions_text", "completions_two_choices"];
 
+const RESPONSES_STREAMS: [(&str, &str); 10] = recorded![
+    "responses_annotations",
+    "responses_hosted_tools",
+    "responses_logprobs",
+    "responses_output_left_out",
+    "responses_reasoning",
+    "responses_refusal",
+    "responses_text",
+    "responses_text_crlf",
+    "responses_tools",
+    "responses_tools_interleaved",
+];
+const MESSAGES_STREAMS: [(&str, &str); 15] = recorded![
+    "anthropic_beta_context",
+    "anthropic_beta_fallback",
+    "anthropic_citations",
+    "anthropic_empty",
+    "anthropic_max_tokens",
+    "anthropic_refusal",
+    "anthropic_server_tools",
+    "anthropic_text",
+    "anthropic_text_crlf",
+    "anthropic_text_escaped",
+    "anthropic_thinking",
+    "anthropic_tools_interleaved",
+    "anthropic_tools_parallel",
+    "anthropic_unknown_event",
+    "anthropic_usage_merged",
+];
+
 fn streams() -> impl Iterator<Item = (Dialect, &'static str, &'static str)> {
-    let chat = CHAT_STREAMS.iter().map(|&(name, stream)| (CHAT, name, stream));
-    chat.chain(COMPLETIONS_STREAMS.iter().map(|&(name, stream)| (COMPLETIONS, name, stream)))
+    let of = |dialect, streams: &'static [(&str, &str)]| {
+        streams.iter().map(move |&(name, stream)| (dialect, name, stream))
+    };
+    of(CHAT, &CHAT_STREAMS)
+        .chain(of(COMPLETIONS, &COMPLETIONS_STREAMS))
+        .chain(of(Dialect::OpenAiResponses, &RESPONSES_STREAMS))
+        .chain(of(Dialect::AnthropicMessages, &MESSAGES_STREAMS))
 }
 
 fn assembled(dialect: Dialect, pieces: &[&[u8]]) -> Result<String, StreamError> {
@@ -103,7 +138,12 @@ fn what_is_replayed_is_assembled_to_the_same_body() {
 #[test]
 fn a_cut_off_stream_gives_no_body_wherever_it_is_cut() {
     for (dialect, name, stream) in streams() {
-        let end = stream.find("data: [DONE]").unwrap();
+        let end = stream.find(match dialect {
+            Dialect::OpenAiResponses => "event: response.completed",
+            Dialect::AnthropicMessages => "event: message_stop",
+            _ => "data: [DONE]",
+        });
+        let end = end.unwrap();
         for at in (0..end).step_by(97).chain([end, stream.len() - 2]) {
             let result = assembled(dialect, &[&stream.as_bytes()[..at]]);
             assert_eq!(result, Err(StreamError::Incomplete), "{name} at {at}");

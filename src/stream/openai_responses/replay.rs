@@ -12,11 +12,11 @@ struct Call {
     /// Events before and after the pieces; `completed` is `failed` for an item with an error.
     before: &'static [&'static str],
     after: &'static [&'static str],
-    /// Members that are null until the item is done.
+    /// Members that are known only when the item is done, and what stands for them before.
     late: &'static [(&'static str, &'static str)],
 }
 
-const CALLS: [Call; 7] = [
+const CALLS: [Call; 8] = [
     Call {
         kind: "function_call",
         streamed: Some(("arguments", "function_call_arguments")),
@@ -37,6 +37,13 @@ const CALLS: [Call; 7] = [
         before: &["in_progress"],
         after: &["completed"],
         late: &[("output", "null"), ("error", "null")],
+    },
+    Call {
+        kind: "mcp_list_tools",
+        streamed: None,
+        before: &["in_progress"],
+        after: &["completed"],
+        late: &[("tools", "[]")],
     },
     Call {
         kind: "code_interpreter_call",
@@ -102,6 +109,7 @@ fn push_item(events: &mut Events, index: &str, item: &Object<'_>) -> Option<()> 
     let at = ("output_index", index);
     let kind = string(item.get("type")?)?;
     let call = CALLS.iter().find(|call| call.kind == kind);
+    let holds_parts = matches!(kind, "message" | "reasoning");
     // What comes in between names its item; one without a name comes whole.
     match item.get("id").filter(|id| json::kind(id) == Kind::String) {
         None => events.push("response.output_item.added", &[at, ("item", item.text())]),
@@ -112,19 +120,20 @@ fn push_item(events: &mut Events, index: &str, item: &Object<'_>) -> Option<()> 
                     started.extend(call.late);
                     started.extend(call.streamed.map(|(member, _)| (member, "\"\"")));
                 }
-                None => started.extend(
-                    ["content", "summary"]
-                        .iter()
-                        .filter(|name| list(item, name).is_some())
-                        .map(|name| (*name, "[]")),
-                ),
+                None if holds_parts => {
+                    let parts = ["summary", "content"].into_iter();
+                    let parts = parts.filter(|name| list(item, name).is_some());
+                    started.extend(parts.map(|name| (name, "[]")));
+                }
+                None => {}
             }
             let started = replaced(item, &started);
             events.push("response.output_item.added", &[at, ("item", &started)]);
             let mut open = OpenItem { events, place: [("item_id", id), at] };
             match call {
                 Some(call) => open.push_call(item, call)?,
-                None => open.push_parts(item)?,
+                None if holds_parts => open.push_parts(item)?,
+                None => {}
             }
         }
     }
