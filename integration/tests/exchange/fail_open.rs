@@ -4,7 +4,7 @@ use integration::{ANSWER_LIMIT, Answer, Headers};
 use optimizer_core::bypass::Bypass;
 use serde_json::json;
 
-use crate::proxy::{Setup, on_every_host};
+use crate::proxy::on_every_host;
 use crate::reasons::{counted, large, plain, quiet, sized};
 use crate::script::{CHAT, CHAT_ANSWER, Script, write_backs};
 
