@@ -6,7 +6,7 @@ use integration::Answer;
 use optimizer_core::bypass::Bypass;
 
 use crate::proxy::{Proxy, Setup, Start, on_every_host};
-use crate::script::{Before, Script, recorded, write_backs};
+use crate::script::{Before, CHAT_ANSWER, Script, recorded, write_backs};
 
 /// How a reason is reached.
 enum Case {
@@ -89,7 +89,8 @@ fn case(reason: Bypass) -> Case {
             Request(plain(), Script::chat_with(r#"{"model":"a","messages":[],"model":"b"}"#))
         }
         Bypass::OverTotalBytes => Played(over_total_bytes),
-        Bypass::HostCannotHold => Unreachable("Envoy holds calls; Kong's runtime does not"),
+        Bypass::RequestBodyOverdue => Played(request_body_overdue),
+        Bypass::HostCannotHold => Played(host_cannot_hold),
         Bypass::ClientGone => Played(client_gone),
         Bypass::HostAnswered => Played(host_answered),
         Bypass::BreakerOpen => Played(breaker_open),
@@ -263,6 +264,58 @@ fn client_gone(start: Start, reason: Bypass) {
     assert_eq!(counted(&*proxy, "responses", reason), 1);
     script.answer_callouts(&mut *proxy);
     assert_eq!(script.play(&mut *proxy).outcome, "unchanged");
+}
+
+/// A slow client on a host of which nothing is known yet; it is no reason to think ill of the host.
+fn request_body_overdue(start: Start, reason: Bypass) {
+    let mut proxy = start(plain()).unwrap();
+    let script = Script::chat().unchanged();
+    let slow = |proxy: &mut dyn Proxy| {
+        let id = proxy.request(&script.headers, false);
+        proxy.advance(Duration::from_millis(700));
+        assert!(proxy.provider_got(id).headers.is_none(), "let go too early");
+        proxy.advance(Duration::from_millis(500));
+        let held = proxy.provider_got(id).headers.is_none();
+        proxy.request_body(id, &script.pieces[0], true);
+        script.answer_callouts(proxy);
+        assert_eq!(proxy.provider_got(id).text(), script.body());
+        held
+    };
+    assert!(!slow(&mut *proxy), "a call waits for what may never come");
+    assert_eq!(counted(&*proxy, "exchanges", reason), 1);
+    assert!(!slow(&mut *proxy));
+    assert_eq!(script.play(&mut *proxy).outcome, "unchanged");
+    assert!(slow(&mut *proxy), "the host is known by now, and the client is waited for");
+    assert_eq!(counted(&*proxy, "exchanges", reason), 2);
+    assert_eq!(proxy.counters()["optimizer_exchanges.outcome.unchanged.reason.none"], 2);
+    assert!(proxy.logs().iter().all(|line| !line.contains("held requests")));
+}
+
+/// The host does not show the bodies of held requests.
+fn host_cannot_hold(start: Start, reason: Bypass) {
+    let setup = Setup { shows_held_bodies: false, ..plain() };
+    let mut proxy = start(setup).unwrap();
+    let script = Script::chat().unchanged();
+    let first = script.send(&mut *proxy);
+    let second = script.send(&mut *proxy);
+    let gone = script.send(&mut *proxy);
+    proxy.client_gone(gone);
+    proxy.advance(Duration::from_secs(1));
+    for id in [first, second] {
+        assert_eq!(proxy.provider_got(id).text(), script.body());
+        assert!(proxy.provider_got(id).complete);
+        script.provide(&mut *proxy, id);
+        assert_eq!(proxy.client_got(id).text(), CHAT_ANSWER);
+    }
+    assert_eq!(counted(&*proxy, "exchanges", Bypass::RequestBodyOverdue), 2);
+    let seen = script.play(&mut *proxy);
+    seen.assert_untouched(&script);
+    assert_eq!(seen.outcome, format!("bypassed:{}", reason.name()));
+    assert_eq!(counted(&*proxy, "exchanges", reason), 1);
+    assert!(proxy.callouts().is_empty());
+    let lines =
+        proxy.logs().into_iter().filter(|line| line.contains("allow_on_headers_stop_iteration"));
+    assert_eq!(lines.count(), 1, "the operator is told once");
 }
 
 /// The host buffers less than the configuration says.

@@ -250,7 +250,11 @@ on_every_host! {
 
     fn without_an_id_of_the_hosts_each_record_has_one_of_its_own(start) {
         let mut proxy = start(recording()).unwrap();
-        for _ in 0..20 {
+        let ids: [&[u8]; 3] = [b"", b"\xff", b"a\tb"];
+        for id in ids {
+            chat().without("x-request-id").header("x-request-id", id).unchanged().play(&mut *proxy);
+        }
+        for _ in 0..17 {
             chat().without("x-request-id").unchanged().play(&mut *proxy);
         }
         let records = records(&mut *proxy);

@@ -213,8 +213,7 @@ impl Script {
     /// The provider answers with this stream.
     pub fn streams(mut self, stream: impl AsRef<[u8]>) -> Self {
         let content_type = "text/event-stream; charset=utf-8";
-        self.provider.headers =
-            Headers::from([(":status", "200"), ("content-type", content_type)]);
+        self.provider.headers = Headers::from([(":status", "200"), ("content-type", content_type)]);
         self.provider.pieces = vec![stream.as_ref().to_vec(), Vec::new()];
         self
     }

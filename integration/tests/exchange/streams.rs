@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::proxy::{Proxy, Setup, Start, on_every_host};
 use crate::reasons::counted;
 use crate::script::{CHAT_ANSWER, STREAMED, Script, recorded, write_backs};
+use crate::transforms::DIALECTS;
 
 /// The recorded streams that stand for no body, and why.
 const BROKEN: [(&str, Bypass); 16] = [
@@ -36,8 +37,7 @@ const BROKEN: [(&str, Bypass); 16] = [
 pub fn whole() -> Vec<String> {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/streams/recorded");
     let names = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name());
-    let names =
-        names.filter_map(|name| Some(name.to_str()?.strip_suffix(".sse")?.to_owned()));
+    let names = names.filter_map(|name| Some(name.to_str()?.strip_suffix(".sse")?.to_owned()));
     let whole: Vec<_> =
         names.filter(|name| BROKEN.iter().all(|(broken, _)| name != broken)).collect();
     assert!(whole.len() > 40, "{directory} holds {whole:?}");
@@ -158,6 +158,7 @@ on_every_host! {
             (eligible().streams("data: \u{fffd}\n\ndata: [DONE]\n\n"), Bypass::ResponseNotJson),
             (eligible().streams(b"data: {\"a\":\"\xff\"}\n\ndata: [DONE]\n\n"), Bypass::ResponseNotJson),
             (eligible().streams(recorded("anthropic_text")), Bypass::StreamIncomplete),
+            (Script::new(DIALECTS[2].0, DIALECTS[2].1, "").eligible().streams(recorded("chat_text")), Bypass::StreamUnexpected),
             (eligible().provider_header("content-encoding", "gzip"), Bypass::ResponseEncoded),
             (eligible().provider_header(":status", "400"), Bypass::ResponseStatus),
         ] {

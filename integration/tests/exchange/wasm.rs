@@ -18,6 +18,7 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
     let mut builder = Host::builder()
         .config(setup.config.to_string())
         .buffer_limit(setup.buffer_limit)
+        .allow_on_headers_stop_iteration(setup.shows_held_bodies)
         .shared_data(setup.shared_data);
     builder = match setup.optimizer_is_healthy {
         true => builder.cluster(OPTIMIZER),
@@ -131,6 +132,10 @@ impl Proxy for Wasm {
 
     fn annotation(&self, id: Id, name: &str) -> Option<String> {
         self.host.filter_state(self.streams[id], name)
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.host.logs().iter().map(|line| line.text.clone()).collect()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
