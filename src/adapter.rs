@@ -45,6 +45,10 @@ pub struct Adapter {
     /// Ticks have been asked for. Asking again would start the host's timer anew:
     /// on a busy worker it would never end.
     awake: bool,
+    /// The shared data's key of the breaker: one for each optimizer.
+    pub(crate) breaker_key: String,
+    /// The breaker has opened: held calls are to hear of it.
+    letting_go: bool,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
@@ -61,6 +65,13 @@ impl Adapter {
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             breaker: Breaker::new(plan.breaker_failures, plan.breaker_open),
+            breaker_key: format!(
+                "optimizer.breaker.{}/{}{}",
+                plan.upstream(),
+                plan.authority,
+                plan.path_prefix
+            ),
+            letting_go: false,
             plan,
             watch: Watch::default(),
             held_bytes: 0,
@@ -104,6 +115,7 @@ impl Adapter {
             self.in_flight.insert(callout.id.0, (kind, now));
             effects.push(Effect::Callout(callout));
         }
+        self.letting_go = false;
         if self.queue.is_empty() && !self.watch.is_watching() {
             self.awake = false;
             effects.push(Effect::Sleep);
@@ -178,6 +190,17 @@ impl Adapter {
         let dropped = if full { self.pop() } else { None };
         self.queue.push_back(Queued { kind, trace, body });
         Ok(dropped.map(|dropped| dropped.kind))
+    }
+
+    /// Calls that wait for the optimizer are not to wait any longer.
+    pub(crate) fn let_go(&mut self, effects: &mut Vec<Effect>) {
+        self.letting_go = true;
+        self.wake_up(effects);
+    }
+
+    /// Whether calls that wait for the optimizer are let go.
+    pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
+        self.letting_go && self.breaker.is_open(now)
     }
 
     /// Asks for ticks.

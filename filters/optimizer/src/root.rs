@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::{Config, ConfigError};
-use optimizer_core::effect::Effect;
+use optimizer_core::effect::{Effect, Notice};
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -41,6 +41,7 @@ impl Root {
                 }
                 Effect::Measure(metric, value) => vm.measure(metric, value),
                 Effect::Sleep => hostcalls::set_tick_period(0),
+                Effect::Log(notice) => log(notice),
                 // The rest belongs to streams.
                 _ => {}
             }
@@ -111,6 +112,12 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// Tells the operator.
+pub fn log(notice: Notice) {
+    let level = if notice.is_warning() { log::Level::Warn } else { log::Level::Info };
+    log::log!(level, "optimizer: {}", notice.text());
 }
 
 /// A random number; the hasher's keys come from the host's random source.
