@@ -1,6 +1,7 @@
 //! One suite of exchanges, played to every host that the adapter runs in. The cases know
 //! [`proxy::Proxy`] only; a further host is a further implementation of it.
 
+mod breaker;
 mod cache;
 mod configuration;
 mod fail_open;
