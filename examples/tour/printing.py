@@ -108,6 +108,6 @@ def print_call(entry):
     decided = entry["optimizer"] or "no LLM call"
     took = f"{entry['ms']:,} ms"
     read, written = (entry[f"gen_ai.usage.{side}_tokens"] for side in ("input", "output"))
-    tokens = f"{read or '?'} → {written or '?'} tokens" if read or written else ""
+    tokens = f"{read or 0} → {written or 0} tokens" if read or written else ""
     line = f"{clock}  {entry['status']}  {decided:<38} {took:>10}  {tokens:<22} "
     print(line + f"{entry['method']} {entry['path']}", flush=True)
