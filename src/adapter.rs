@@ -14,6 +14,7 @@ use crate::effect::Effect;
 use crate::exchange::Exchange;
 use crate::metric::Metric;
 use crate::plan::Plan;
+use crate::watch::Watch;
 
 /// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
 const MAX_QUEUED: usize = 256;
@@ -34,6 +35,7 @@ pub(crate) type Trace = Vec<(&'static str, String)>;
 pub struct Adapter {
     pub(crate) plan: Plan,
     pub(crate) breaker: Breaker,
+    pub(crate) watch: Watch,
     held_bytes: u64,
     next_callout: u32,
     queue: VecDeque<Queued>,
@@ -60,6 +62,7 @@ impl Adapter {
         Self {
             breaker: Breaker::new(plan.breaker_failures, plan.breaker_open),
             plan,
+            watch: Watch::default(),
             held_bytes: 0,
             next_callout: 0,
             queue: VecDeque::new(),
@@ -101,7 +104,7 @@ impl Adapter {
             self.in_flight.insert(callout.id.0, (kind, now));
             effects.push(Effect::Callout(callout));
         }
-        if self.queue.is_empty() {
+        if self.queue.is_empty() && !self.watch.is_watching() {
             self.awake = false;
             effects.push(Effect::Sleep);
         }
@@ -170,13 +173,18 @@ impl Adapter {
         if !self.reserve(&mut 0, length(&body)) {
             return Err(Bypass::OverTotalBytes);
         }
-        if !std::mem::replace(&mut self.awake, true) {
-            effects.push(Effect::WakeUp);
-        }
+        self.wake_up(effects);
         let full = self.queue.len() >= MAX_QUEUED;
         let dropped = if full { self.pop() } else { None };
         self.queue.push_back(Queued { kind, trace, body });
         Ok(dropped.map(|dropped| dropped.kind))
+    }
+
+    /// Asks for ticks.
+    pub(crate) fn wake_up(&mut self, effects: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.awake, true) {
+            effects.push(Effect::WakeUp);
+        }
     }
 
     fn pop(&mut self) -> Option<Queued> {

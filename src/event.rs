@@ -21,6 +21,8 @@ pub enum Event<'a> {
     CalloutDone(CalloutId, Outcome),
     /// The value that [`Effect::LoadShared`](crate::effect::Effect::LoadShared) asked for; `None` where there is none.
     SharedLoaded(Option<&'a [u8]>),
+    /// Time has passed, after [`Effect::Watch`](crate::effect::Effect::Watch).
+    Tick,
     /// The exchange is over: answered in full, or broken off by either side.
     Closed,
 }

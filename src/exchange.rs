@@ -3,6 +3,7 @@
 //! ```text
 //! request   Idle ─► Holding ─► Asking ─► Settled
 //!            │         │          └► Proving ─► Settled │ Served
+//!            │         ├► LetGo ──────────────► Settled
 //!            └─────────┴──────────────────────► Settled
 //! response  Idle ─► Holding ─► Asking ─► Complete
 //!            ├────► Copying ────────────► Complete
@@ -60,10 +61,14 @@ struct Active {
 #[derive(Debug)]
 enum Request {
     Idle,
-    /// The host holds the request; bodies up to `bound` bytes.
+    /// The host holds the request; bodies up to `bound` bytes. `watched` until a
+    /// part of the body came, while the host is not known.
     Holding {
         bound: usize,
+        watched: bool,
     },
+    /// The request was held in vain and let go at this time.
+    LetGo(Duration),
     /// The optimizer is being asked about `body`.
     Asking {
         asked: Asked,
@@ -214,6 +219,7 @@ impl Exchange {
                 }
                 _ => {}
             },
+            Event::Tick => active.tick(&mut turn),
             Event::SharedLoaded(value) => active.shared_loaded(&mut turn, value),
             Event::Closed => {
                 if let Some(active) = self.0.take() {

@@ -24,7 +24,8 @@
 //!   held is given back there, and what is to be written back is queued.
 //! - After [`effect::Effect::WakeUp`] the host calls [`adapter::Adapter::tick`] now
 //!   and then, until `Sleep`. Those callouts belong to no exchange: they end in
-//!   [`adapter::Adapter::callout_done`].
+//!   [`adapter::Adapter::callout_done`]. An exchange that pushed
+//!   [`effect::Effect::Watch`] gets [`event::Event::Tick`] with each tick.
 //!
 //! # One exchange
 //!
@@ -84,3 +85,4 @@ pub mod strategies;
 pub mod stream;
 mod transform;
 mod usage;
+mod watch;

@@ -24,6 +24,7 @@ impl Active {
             let took = turn.now.saturating_sub(asked.since);
             measure_callout(Kind::Optimize, CalloutResult::Abandoned, took, turn.effects);
         }
+        self.unwatch(turn);
         if self.verdict.is_none() {
             self.settle(turn, Verdict::Bypassed(reason));
             self.request = Request::Settled;

@@ -17,13 +17,17 @@ use crate::hostcalls;
 use crate::stream::Stream;
 use crate::vm::{Callouts, Vm};
 
-#[derive(Default)]
 pub struct Root {
+    context: u32,
     vm: Option<Rc<Vm>>,
     callouts: Callouts,
 }
 
 impl Root {
+    pub fn new(context: u32) -> Self {
+        Self { context, vm: None, callouts: Callouts::default() }
+    }
+
     fn run(&mut self, vm: &Vm, take_in: impl FnOnce(&mut Adapter, &mut Vec<Effect>)) {
         let mut effects = Vec::new();
         take_in(&mut vm.adapter.borrow_mut(), &mut effects);
@@ -94,13 +98,14 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(vm) = self.vm.clone() {
+            vm.tick(self.context);
             let now = hostcalls::now();
             self.run(&vm, |adapter, effects| adapter.tick(now, effects));
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(self.vm.clone())))
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(context, self.vm.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {

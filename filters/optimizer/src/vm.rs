@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Weak;
 use std::time::Duration;
 
 use optimizer_core::adapter::Adapter;
@@ -11,6 +12,7 @@ use optimizer_core::metric::Metric;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::hostcalls;
+use crate::stream::State;
 
 /// How often write-backs that wait are looked after, in milliseconds.
 pub const TICK_MS: u32 = 10;
@@ -20,11 +22,36 @@ pub const TICK_MS: u32 = 10;
 pub struct Vm {
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<HashMap<Metric, u32>>,
+    watched: RefCell<Vec<(u32, Weak<RefCell<State>>)>>,
 }
 
 impl Vm {
     pub fn new(adapter: Adapter) -> Self {
-        Self { adapter: RefCell::new(adapter), metrics: RefCell::default() }
+        Self {
+            adapter: RefCell::new(adapter),
+            metrics: RefCell::default(),
+            watched: RefCell::default(),
+        }
+    }
+
+    /// Remembers a stream that is to hear of each tick while its request is held.
+    pub fn watch(&self, context: u32, stream: Weak<RefCell<State>>) {
+        self.watched.borrow_mut().push((context, stream));
+    }
+
+    /// Time has passed: tells the streams that wait for it.
+    pub fn tick(&self, root: u32) {
+        let mut watched = self.watched.take();
+        watched.retain(|(context, stream)| {
+            let Some(stream) = stream.upgrade() else { return false };
+            // Its host calls are the stream's own, not the root context's.
+            hostcalls::set_effective_context(*context)
+                && stream.try_borrow_mut().is_ok_and(|mut stream| stream.tick())
+        });
+        if !watched.is_empty() {
+            self.watched.borrow_mut().append(&mut watched);
+        }
+        hostcalls::set_effective_context(root);
     }
 
     /// Counts or records; a metric is defined when it is first used.
