@@ -3,12 +3,19 @@
 
 mod cache;
 mod configuration;
+mod fail_open;
 mod headers;
 mod native;
 mod proxy;
+mod queue;
 mod reasons;
+mod records;
+mod replays;
 mod responses;
 mod script;
+mod seeing;
+mod stream_hook;
+mod streams;
 mod transforms;
 mod wasm;
 mod write_backs;

@@ -22,6 +22,8 @@ use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 
 /// The wall clock at the start.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// The VM's random number.
+const SEED: u64 = 1;
 /// How long after `WakeUp` a tick comes.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -35,13 +37,15 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
     };
     let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
     Ok(Box::new(Native {
-        adapter: Adapter::new(plan),
+        adapter: Adapter::new(plan, SEED),
         setup,
         now: Duration::ZERO,
         tick: None,
         calls: Vec::new(),
         callouts: Vec::new(),
         senders: Vec::new(),
+        watched: Vec::new(),
+        logs: Vec::new(),
         counters: BTreeMap::new(),
         samples: BTreeMap::new(),
     }))
@@ -56,6 +60,9 @@ struct Native {
     callouts: Vec<Callout>,
     /// For each callout, its name in the core, how much of an answer it takes, and the exchange that waits.
     senders: Vec<(CalloutId, usize, Option<Id>)>,
+    /// The exchanges that hear of each tick while their request is held.
+    watched: Vec<Id>,
+    logs: Vec<String>,
     counters: BTreeMap<String, u64>,
     samples: BTreeMap<String, Vec<u64>>,
 }
@@ -131,6 +138,8 @@ impl Native {
                     self.tick.get_or_insert(self.now + TICK);
                 }
                 (Effect::Sleep, _) => self.tick = None,
+                (Effect::Log(notice), _) => self.logs.push(notice.text().to_owned()),
+                (Effect::Watch, Some(id)) => self.watched.push(id),
                 (Effect::StoreShared(key, value), _) => {
                     self.setup.shared_data.set(key.into_bytes(), value, 0).unwrap();
                 }
@@ -160,8 +169,8 @@ impl Native {
                 }
                 (Effect::Flow(side, flow), Some(id)) => {
                     let lane = self.lane(id, side);
-                    lane.flow = flow;
-                    if flow != Flow::Hold {
+                    let was_held = std::mem::replace(&mut lane.flow, flow) == Flow::Hold;
+                    if was_held && flow != Flow::Hold {
                         let (held, end) = (lane.release(), lane.ended);
                         if flow == Flow::Copy && (!held.is_empty() || end) {
                             follow.push_back(Follow::Copied(side, held, end));
@@ -221,6 +230,20 @@ impl Native {
         }
     }
 
+    fn tick(&mut self) {
+        self.tick = Some(self.now + TICK);
+        for id in std::mem::take(&mut self.watched) {
+            self.feed(id, Event::Tick);
+            if self.calls[id].request.is_held() && !self.calls[id].over {
+                self.watched.push(id);
+            }
+        }
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.adapter.tick(now, &mut effects);
+        self.carry_out(None, effects);
+    }
+
     /// A callout of no exchange has ended.
     fn callout_done(&mut self, id: CalloutId, outcome: Outcome) {
         let mut effects = Vec::new();
@@ -257,7 +280,7 @@ impl Native {
 
     /// A part of a body arrives, or the trailers that end it.
     fn piece(&mut self, id: Id, side: Side, piece: &[u8], end: bool, trailers: Option<&Headers>) {
-        let limit = self.setup.buffer_limit;
+        let (limit, shows_bodies) = (self.setup.buffer_limit, self.setup.shows_held_bodies);
         if self.calls[id].over || (side == Side::Request && self.calls[id].answered) {
             return;
         }
@@ -270,6 +293,7 @@ impl Native {
             Side::Response => Event::ResponseBody(part),
         };
         match lane.flow {
+            Flow::Hold if !shows_bodies => lane.held.extend(piece),
             Flow::Hold => {
                 lane.held.extend(piece);
                 let size = lane.held.len();
@@ -286,7 +310,9 @@ impl Native {
             flow => {
                 // Like a real host: the piece is shown first, and goes on when the callback returns.
                 if flow == Flow::Copy {
-                    self.feed(id, event(Body::Chunk(piece)));
+                    if !piece.is_empty() {
+                        self.feed(id, event(Body::Chunk(piece)));
+                    }
                     if ended {
                         self.feed(id, event(Body::End));
                     }
@@ -448,13 +474,7 @@ impl Proxy for Native {
             self.now = due;
             match overdue {
                 Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
-                _ => {
-                    self.tick = Some(self.now + TICK);
-                    let mut effects = Vec::new();
-                    let now = self.clock();
-                    self.adapter.tick(now, &mut effects);
-                    self.carry_out(None, effects);
-                }
+                _ => self.tick(),
             }
         }
     }
@@ -473,6 +493,10 @@ impl Proxy for Native {
 
     fn annotation(&self, id: Id, name: &str) -> Option<String> {
         self.calls[id].annotations.get(name).cloned()
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.logs.clone()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
