@@ -95,7 +95,7 @@ class Envoy:
     def samples(self) -> dict[tuple[str, frozenset], float]:
         """What Prometheus would read of the module: name and labels → value."""
         found = {}
-        for line in self.ask("/stats/prometheus?filter=optimizer_").splitlines():
+        for line in self.ask("/stats/prometheus?filter=wasmcustom").splitlines():
             if match := SAMPLE.match(line):
                 name, labels, value = match.groups()
                 found[name, frozenset(LABEL.findall(labels or ""))] = float(value)
