@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Iterator
 
 import anthropic
 import openai
 
 from .dialects import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Dialect
+
+# What makes a provider tell the usage in a stream.
+COUNTED: dict[str, dict] = {dialect.name: {} for dialect in (RESPONSES, MESSAGES)} | {
+    dialect.name: {"stream_options": {"include_usage": True}} for dialect in (CHAT, COMPLETIONS)
+}
 
 
 class Sdks:
@@ -62,6 +68,28 @@ def comparable(value: Any) -> Any:
         # Python's JSON leaves two surrogates apart that came in two deltas.
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return [comparable(item) for item in value] if isinstance(value, list) else value
+
+
+def the_same(dialect: Dialect, answer: dict, streamed: dict) -> bool:
+    """Whether an answer is that of a stream, of which the SDK may have lost something.
+
+    Of chat it keeps no members that come late, and it leaves in a tool call its place in the list.
+    """
+    if dialect is not CHAT:
+        return answer == streamed
+
+    def known(whole: dict) -> dict:
+        choices = [
+            {name: choice.get(name) for name in ("index", "finish_reason", "logprobs", "message")}
+            for choice in copy.deepcopy(whole["choices"])
+        ]
+        for choice in choices:
+            for call in choice["message"].get("tool_calls", []):
+                call.pop("index", None)
+        return whole | {"object": "chat.completion", "choices": choices}
+
+    answer, streamed = known(answer), known(streamed)
+    return {name: answer.get(name) for name in streamed} == streamed
 
 
 def kinds(told: list[dict]) -> list[tuple]:
