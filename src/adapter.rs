@@ -14,6 +14,7 @@ use crate::effect::Effect;
 use crate::exchange::Exchange;
 use crate::metric::Metric;
 use crate::plan::Plan;
+use crate::watch::Watch;
 
 /// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
 const MAX_QUEUED: usize = 256;
@@ -34,6 +35,7 @@ pub(crate) type Trace = Vec<(&'static str, String)>;
 pub struct Adapter {
     pub(crate) plan: Plan,
     pub(crate) breaker: Breaker,
+    pub(crate) watch: Watch,
     held_bytes: u64,
     next_callout: u32,
     queue: VecDeque<Queued>,
@@ -43,6 +45,10 @@ pub struct Adapter {
     /// Ticks have been asked for. Asking again would start the host's timer anew:
     /// on a busy worker it would never end.
     awake: bool,
+    /// The shared data's key of the breaker: one for each optimizer.
+    pub(crate) breaker_key: String,
+    /// The breaker has opened: held calls are to hear of it.
+    letting_go: bool,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
@@ -59,7 +65,15 @@ impl Adapter {
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             breaker: Breaker::new(plan.breaker_failures, plan.breaker_open),
+            breaker_key: format!(
+                "optimizer.breaker.{}/{}{}",
+                plan.upstream(),
+                plan.authority,
+                plan.path_prefix
+            ),
+            letting_go: false,
             plan,
+            watch: Watch::default(),
             held_bytes: 0,
             next_callout: 0,
             queue: VecDeque::new(),
@@ -101,7 +115,8 @@ impl Adapter {
             self.in_flight.insert(callout.id.0, (kind, now));
             effects.push(Effect::Callout(callout));
         }
-        if self.queue.is_empty() {
+        self.letting_go = false;
+        if self.queue.is_empty() && !self.watch.is_watching() {
             self.awake = false;
             effects.push(Effect::Sleep);
         }
@@ -170,13 +185,29 @@ impl Adapter {
         if !self.reserve(&mut 0, length(&body)) {
             return Err(Bypass::OverTotalBytes);
         }
-        if !std::mem::replace(&mut self.awake, true) {
-            effects.push(Effect::WakeUp);
-        }
+        self.wake_up(effects);
         let full = self.queue.len() >= MAX_QUEUED;
         let dropped = if full { self.pop() } else { None };
         self.queue.push_back(Queued { kind, trace, body });
         Ok(dropped.map(|dropped| dropped.kind))
+    }
+
+    /// Calls that wait for the optimizer are not to wait any longer.
+    pub(crate) fn let_go(&mut self, effects: &mut Vec<Effect>) {
+        self.letting_go = true;
+        self.wake_up(effects);
+    }
+
+    /// Whether calls that wait for the optimizer are let go.
+    pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
+        self.letting_go && self.breaker.is_open(now)
+    }
+
+    /// Asks for ticks.
+    pub(crate) fn wake_up(&mut self, effects: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.awake, true) {
+            effects.push(Effect::WakeUp);
+        }
     }
 
     fn pop(&mut self) -> Option<Queued> {

@@ -50,6 +50,9 @@ reasons! {
     OverTotalBytes = "over_total_bytes",
     /// The host cannot hold a call while the optimizer is asked.
     HostCannotHold = "host_cannot_hold",
+    /// Nothing of the request's body came in time, and the host is not known to show
+    /// the bodies of held requests.
+    RequestBodyOverdue = "request_body_overdue",
     /// The client left while the call was held.
     ClientGone = "client_gone",
     /// The host answered by itself while the request was held (413: its buffer is

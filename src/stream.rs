@@ -6,11 +6,14 @@
 //! plain body ─► replay ─► bytes
 //! ```
 
+mod anthropic_messages;
 mod chunks;
 mod merge;
 mod openai_chat;
 mod openai_completions;
+mod openai_responses;
 mod raw;
+mod replay;
 
 use crate::dialect::Dialect;
 use crate::json::Object;
@@ -52,6 +55,8 @@ pub struct Assembler {
 enum State {
     OpenAiChat(openai_chat::State),
     OpenAiCompletions(openai_completions::State),
+    OpenAiResponses(openai_responses::State),
+    AnthropicMessages(anthropic_messages::State),
     Broken { error: StreamError, usage: Option<String> },
 }
 
@@ -63,7 +68,11 @@ impl Assembler {
             Dialect::OpenAiCompletions => {
                 State::OpenAiCompletions(openai_completions::State::default())
             }
-            Dialect::OpenAiResponses | Dialect::AnthropicMessages | Dialect::OpenAiEmbeddings => {
+            Dialect::OpenAiResponses => State::OpenAiResponses(openai_responses::State::default()),
+            Dialect::AnthropicMessages => {
+                State::AnthropicMessages(anthropic_messages::State::default())
+            }
+            Dialect::OpenAiEmbeddings => {
                 State::Broken { error: StreamError::Unsupported, usage: None }
             }
         };
@@ -109,6 +118,8 @@ impl Assembler {
         match &self.state {
             State::OpenAiChat(state) => state.usage(),
             State::OpenAiCompletions(state) => state.usage(),
+            State::OpenAiResponses(state) => state.usage(),
+            State::AnthropicMessages(state) => state.usage(),
             State::Broken { usage, .. } => usage.as_deref(),
         }
     }
@@ -121,6 +132,8 @@ impl Assembler {
         match self.state {
             State::OpenAiChat(state) => state.finish(),
             State::OpenAiCompletions(state) => state.finish(),
+            State::OpenAiResponses(state) => state.finish(),
+            State::AnthropicMessages(state) => state.finish(),
             State::Broken { error, .. } => Err(error),
         }
     }
@@ -131,6 +144,8 @@ impl State {
         match self {
             State::OpenAiChat(state) => state.event(event),
             State::OpenAiCompletions(state) => state.event(event),
+            State::OpenAiResponses(state) => state.event(event),
+            State::AnthropicMessages(state) => state.event(event),
             State::Broken { error, .. } => Err(*error),
         }
     }
@@ -145,7 +160,9 @@ pub fn replay(dialect: Dialect, body: &Object<'_>, include_usage: bool) -> Optio
     match dialect {
         Dialect::OpenAiChat => openai_chat::replay(body, include_usage),
         Dialect::OpenAiCompletions => openai_completions::replay(body, include_usage),
-        Dialect::OpenAiResponses | Dialect::AnthropicMessages | Dialect::OpenAiEmbeddings => None,
+        Dialect::OpenAiResponses => openai_responses::replay(body),
+        Dialect::AnthropicMessages => anthropic_messages::replay(body),
+        Dialect::OpenAiEmbeddings => None,
     }
 }
 

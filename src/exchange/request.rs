@@ -8,7 +8,7 @@ use crate::call::{self, Call};
 use crate::callout::{Kind, Outcome};
 use crate::config::Serve;
 use crate::decisions::Decisions;
-use crate::effect::{Effect, Flow, Side};
+use crate::effect::{Effect, Flow, Notice, Side};
 use crate::event::{Body, RequestHead};
 use crate::json::Object;
 use crate::metric::{Metric, Verdict};
@@ -61,24 +61,51 @@ impl Active {
         match admitted {
             Err(reason) => active.pass(turn, Verdict::Bypassed(reason)),
             Ok(_) if !reads => active.pass(turn, Verdict::Unchanged),
-            Ok(_) if turn.adapter.breaker.is_open(turn.now) => {
-                active.pass(turn, Verdict::Bypassed(Bypass::BreakerOpen));
+            Ok(_) if !turn.adapter.watch.may_hold() => {
+                active.pass(turn, Verdict::Bypassed(Bypass::HostCannotHold));
             }
-            Ok(bound) => {
-                active.request = Request::Holding { bound };
-                turn.push(Effect::Flow(Side::Request, Flow::Hold));
+            Ok(bound)
+                if turn.adapter.plan.can().shared_data
+                    && turn.adapter.breaker.sync_due(turn.now) =>
+            {
+                active.request = Request::Syncing { bound };
+                turn.push(Effect::LoadShared(turn.adapter.breaker_key.clone()));
             }
+            Ok(bound) => active.hold(turn, bound),
         }
         Some(active)
     }
 
+    /// Holds the request until its body is there.
+    pub(super) fn hold(&mut self, turn: &mut Turn<'_>, bound: usize) {
+        if turn.adapter.breaker.is_open(turn.now) {
+            return self.pass(turn, Verdict::Bypassed(Bypass::BreakerOpen));
+        }
+        let watched = turn.adapter.watch.begin();
+        if watched {
+            turn.adapter.wake_up(turn.effects);
+        }
+        self.request = Request::Holding { bound, watched };
+        turn.push(Effect::Flow(Side::Request, Flow::Hold));
+    }
+
     pub(super) fn request_body(&mut self, turn: &mut Turn<'_>, part: Body<'_>) {
-        let Request::Holding { bound } = self.request else {
+        if let Request::LetGo(since) = self.request {
+            self.request = Request::Settled;
+            if turn.adapter.watch.late_body(since, turn.now) {
+                turn.push(Effect::Log(Notice::HostWithholdsBodies));
+            }
+            turn.push(Effect::Flow(Side::Request, Flow::Pass));
+            return;
+        }
+        let Request::Holding { bound, .. } = self.request else {
             if !matches!(self.request, Request::Asking { .. } | Request::Proving { .. }) {
                 let_go(turn, Side::Request, &part);
             }
             return;
         };
+        turn.adapter.watch.body_seen();
+        self.unwatch(turn);
         let refused = match part {
             Body::Held(size) if size > bound => {
                 let limit = turn.adapter.plan.limits.request_bytes.get();
@@ -104,6 +131,26 @@ impl Active {
         self.pass(turn, Verdict::Bypassed(refused));
     }
 
+    /// A watched request is not waited for any longer than the host's doubt lasts.
+    pub(super) fn watch(&mut self, turn: &mut Turn<'_>) {
+        let Request::Holding { watched: true, .. } = self.request else { return };
+        if turn.adapter.watch.is_overdue(self.started, turn.now) {
+            self.unwatch(turn);
+            self.settle(turn, Verdict::Bypassed(Bypass::RequestBodyOverdue));
+            self.request = Request::LetGo(turn.now);
+            turn.push(Effect::Flow(Side::Request, Flow::Copy));
+        }
+    }
+
+    /// The request is not watched any more, if it was.
+    pub(super) fn unwatch(&mut self, turn: &mut Turn<'_>) {
+        if let Request::Holding { watched, .. } = &mut self.request
+            && std::mem::take(watched)
+        {
+            turn.adapter.watch.end();
+        }
+    }
+
     /// The whole body is there: asks the optimizer about it.
     fn read_request(
         &mut self,
@@ -120,13 +167,11 @@ impl Active {
             self.send(turn, Verdict::Unchanged, body);
             return Ok(());
         }
-        if !turn.adapter.breaker.admits(turn.now) {
-            return Err(Bypass::BreakerOpen);
-        }
+        let probe = turn.admit()?;
         let Call { dialect, caller, .. } = &self.call;
         let can_short_circuit = turn.adapter.plan.hooks.cache;
         let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
-        let asked = turn.ask(Kind::Optimize, &self.call, envelope);
+        let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
         self.request = Request::Asking { asked, body, bound };
         Ok(())
     }

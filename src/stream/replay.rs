@@ -1,7 +1,7 @@
 //! What replaying the event streams of both `responses` and `messages` takes.
 
 use super::raw;
-use crate::json::{self, Kind, Object};
+use crate::json::{self, Kind, Object, ObjectWriter};
 use crate::sse;
 
 /// A stream of named events, being written.
@@ -41,18 +41,12 @@ impl Events {
 
 /// An object of members whose values are JSON already.
 pub(super) fn object_of<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let mut out = vec![b'{'];
+    let mut object = ObjectWriter::default();
     for (name, value) in members {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        json::push_string(&mut out, name);
-        out.push(b':');
-        out.extend_from_slice(value.as_bytes());
+        object.raw(name, value);
     }
-    out.push(b'}');
     // Made of strings: it is UTF-8.
-    String::from_utf8(out).unwrap_or_default()
+    String::from_utf8(object.finish()).unwrap_or_default()
 }
 
 /// `original` with other values for those of its members that `new` names.

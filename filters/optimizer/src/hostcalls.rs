@@ -67,6 +67,7 @@ mod abi {
             value_size: usize,
             cas: u32,
         ) -> u32;
+        pub fn proxy_set_effective_context(context: u32) -> u32;
         pub fn proxy_continue_stream(stream: u32) -> u32;
         pub fn proxy_send_local_response(
             status: u32,
@@ -263,6 +264,12 @@ pub fn set_shared_data(key: &str, value: &[u8]) {
     unsafe {
         abi::proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), 0);
     }
+}
+
+/// Makes the calls that follow those of another context; whether it still exists.
+pub fn set_effective_context(context: u32) -> bool {
+    // SAFETY: takes no pointers.
+    unsafe { abi::proxy_set_effective_context(context) == OK }
 }
 
 /// Lets a message that was held go on.

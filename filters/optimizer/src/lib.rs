@@ -22,5 +22,5 @@ use proxy_wasm::types::LogLevel;
 proxy_wasm::main! {{
     // The host's own level cannot be asked for yet: hosts restrict calls from here.
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| Box::<root::Root>::default());
+    proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
 }}

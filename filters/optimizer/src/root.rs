@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::{Config, ConfigError};
-use optimizer_core::effect::Effect;
+use optimizer_core::effect::{Effect, Notice};
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -17,13 +17,17 @@ use crate::hostcalls;
 use crate::stream::Stream;
 use crate::vm::{Callouts, Vm};
 
-#[derive(Default)]
 pub struct Root {
+    context: u32,
     vm: Option<Rc<Vm>>,
     callouts: Callouts,
 }
 
 impl Root {
+    pub fn new(context: u32) -> Self {
+        Self { context, vm: None, callouts: Callouts::default() }
+    }
+
     fn run(&mut self, vm: &Vm, take_in: impl FnOnce(&mut Adapter, &mut Vec<Effect>)) {
         let mut effects = Vec::new();
         take_in(&mut vm.adapter.borrow_mut(), &mut effects);
@@ -37,6 +41,7 @@ impl Root {
                 }
                 Effect::Measure(metric, value) => vm.measure(metric, value),
                 Effect::Sleep => hostcalls::set_tick_period(0),
+                Effect::Log(notice) => log(notice),
                 // The rest belongs to streams.
                 _ => {}
             }
@@ -94,18 +99,25 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(vm) = self.vm.clone() {
+            vm.tick(self.context);
             let now = hostcalls::now();
             self.run(&vm, |adapter, effects| adapter.tick(now, effects));
         }
     }
 
-    fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(self.vm.clone())))
+    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(context, self.vm.clone())))
     }
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// Tells the operator.
+pub fn log(notice: Notice) {
+    let level = if notice.is_warning() { log::Level::Warn } else { log::Level::Info };
+    log::log!(level, "optimizer: {}", notice.text());
 }
 
 /// A random number; the hasher's keys come from the host's random source.

@@ -1,7 +1,8 @@
 //! One HTTP stream: callbacks become events, effects become host calls.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::effect::{Effect, Flow, Side};
@@ -12,9 +13,17 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
 use crate::hostcalls;
+use crate::root;
 use crate::vm::{Callouts, TICK_MS, Vm};
 
-pub struct Stream {
+/// The stream's context. Its state can also be reached from the root context's ticks.
+pub struct Stream(Rc<RefCell<State>>);
+
+/// The state of one HTTP stream.
+pub struct State {
+    context: u32,
+    /// This very state, for the VM to find it again.
+    own: Weak<RefCell<State>>,
     vm: Option<Rc<Vm>>,
     exchange: Option<Exchange>,
     request: Message,
@@ -34,11 +43,36 @@ struct Message {
 type During = Option<Side>;
 
 impl Stream {
-    pub fn new(vm: Option<Rc<Vm>>) -> Self {
+    pub fn new(context: u32, vm: Option<Rc<Vm>>) -> Self {
         let exchange = vm.as_ref().map(|vm| vm.adapter.borrow().exchange());
         let message = || Message { flow: Flow::Pass, held: 0 };
-        let (request, response) = (message(), message());
-        Self { vm, exchange, request, response, callouts: Callouts::default() }
+        Self(Rc::new_cyclic(|own| {
+            RefCell::new(State {
+                context,
+                own: own.clone(),
+                vm,
+                exchange,
+                request: message(),
+                response: message(),
+                callouts: Callouts::default(),
+            })
+        }))
+    }
+
+    /// The state, unless the host called in the middle of one of our host calls:
+    /// then there is nothing that could be done about it.
+    fn with<T>(&self, otherwise: T, act: impl FnOnce(&mut State) -> T) -> T {
+        match self.0.try_borrow_mut() {
+            Ok(mut state) => act(&mut state),
+            Err(_) => otherwise,
+        }
+    }
+}
+
+impl State {
+    /// Time has passed, and a message is held.
+    pub fn tick(&mut self) {
+        self.run(None, Event::Tick);
     }
 
     /// Hands in one event and carries out what follows from it.
@@ -66,6 +100,9 @@ impl Stream {
                 let message = self.message(side);
                 let was_held = message.flow == Flow::Hold;
                 message.flow = flow;
+                if was_held != (flow == Flow::Hold) {
+                    vm.hold(self.context, &self.own, flow == Flow::Hold);
+                }
                 if was_held && flow != Flow::Hold && during != Some(side) {
                     hostcalls::continue_stream(stream_type(side));
                 }
@@ -92,6 +129,7 @@ impl Stream {
             Effect::StoreShared(key, value) => hostcalls::set_shared_data(&key, &value),
             Effect::Measure(metric, value) => vm.measure(metric, value),
             Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
+            Effect::Log(notice) => root::log(notice),
             Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
             Effect::Sleep => {}
         }
@@ -153,9 +191,50 @@ impl Stream {
         }
     }
 
+    fn request_headers(&mut self, end_of_stream: bool) -> Action {
+        let Some(vm) = self.vm.clone() else {
+            return Action::Continue;
+        };
+        let map = hostcalls::header_map(MapType::HttpRequestHeaders);
+        let fields = hostcalls::pairs(&map);
+        let headers = Headers::new(&fields);
+        let upstream = hostcalls::property(&UPSTREAM).ok();
+        let properties: Vec<_> = {
+            let adapter = vm.adapter.borrow();
+            let paths = adapter.plan().properties();
+            paths.iter().map(|path| hostcalls::property(path).ok()).collect()
+        };
+        let head = RequestHead {
+            headers,
+            upstream: upstream.as_deref(),
+            properties: &properties,
+            end_of_stream,
+        };
+        self.run(Some(Side::Request), Event::RequestHeaders(head));
+        self.action(Side::Request)
+    }
+
+    fn response_headers(&mut self, end_of_stream: bool) -> Action {
+        let map = hostcalls::header_map(MapType::HttpResponseHeaders);
+        let fields = hostcalls::pairs(&map);
+        let upstream = hostcalls::property(&UPSTREAM).ok();
+        let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
+        let head = ResponseHead {
+            headers: Headers::new(&fields),
+            upstream: upstream.as_deref(),
+            from_provider: details == b"via_upstream",
+            end_of_stream,
+        };
+        self.run(Some(Side::Response), Event::ResponseHeaders(head));
+        self.action(Side::Response)
+    }
+
     fn close(&mut self) {
         self.run(None, Event::Closed);
         self.exchange = None;
+        if let Some(vm) = &self.vm {
+            vm.hold(self.context, &self.own, false);
+        }
     }
 }
 
@@ -208,73 +287,45 @@ const CODE_DETAILS: [&str; 2] = ["response", "code_details"];
 
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
-        if let Some((id, outcome)) = self.callouts.ended(token, body_size) {
-            self.run(None, Event::CalloutDone(id, outcome));
-        }
+        self.with((), |state| {
+            if let Some((id, outcome)) = state.callouts.ended(token, body_size) {
+                state.run(None, Event::CalloutDone(id, outcome));
+            }
+        });
     }
 
     fn on_done(&mut self) -> bool {
-        self.close();
+        self.with((), State::close);
         true
     }
 }
 
 impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let Some(vm) = self.vm.clone() else {
-            return Action::Continue;
-        };
-        let map = hostcalls::header_map(MapType::HttpRequestHeaders);
-        let fields = hostcalls::pairs(&map);
-        let headers = Headers::new(&fields);
-        let upstream = hostcalls::property(&UPSTREAM).ok();
-        let properties: Vec<_> = {
-            let adapter = vm.adapter.borrow();
-            let paths = adapter.plan().properties();
-            paths.iter().map(|path| hostcalls::property(path).ok()).collect()
-        };
-        let head = RequestHead {
-            headers,
-            upstream: upstream.as_deref(),
-            properties: &properties,
-            end_of_stream,
-        };
-        self.run(Some(Side::Request), Event::RequestHeaders(head));
-        self.action(Side::Request)
+    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.request_headers(end))
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.body(Side::Request, size, end_of_stream)
+    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.body(Side::Request, size, end))
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.trailers(Side::Request)
+        self.with(Action::Continue, |state| state.trailers(Side::Request))
     }
 
-    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let map = hostcalls::header_map(MapType::HttpResponseHeaders);
-        let fields = hostcalls::pairs(&map);
-        let upstream = hostcalls::property(&UPSTREAM).ok();
-        let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
-        let head = ResponseHead {
-            headers: Headers::new(&fields),
-            upstream: upstream.as_deref(),
-            from_provider: details == b"via_upstream",
-            end_of_stream,
-        };
-        self.run(Some(Side::Response), Event::ResponseHeaders(head));
-        self.action(Side::Response)
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.response_headers(end))
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        self.body(Side::Response, size, end_of_stream)
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.body(Side::Response, size, end))
     }
 
     fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.trailers(Side::Response)
+        self.with(Action::Continue, |state| state.trailers(Side::Response))
     }
 
     fn on_log(&mut self) {
-        self.close();
+        self.with((), State::close);
     }
 }

@@ -31,6 +31,8 @@ class Setup:
     buffer_bytes: int | None = None
     concurrency: int = 1
     environment: dict[str, str] = field(default_factory=dict)
+    # Whether the filter sees the bodies of requests whose headers it holds.
+    holds_headers: bool = True
 
     @property
     def key(self) -> str:
@@ -162,7 +164,7 @@ def _module(setup: Setup, wasm: str) -> dict:
             "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
             "config": {
                 "name": "optimizer",
-                "allow_on_headers_stop_iteration": True,
+                "allow_on_headers_stop_iteration": setup.holds_headers,
                 "failure_policy": "FAIL_RELOAD",
                 "configuration": {
                     "@type": "type.googleapis.com/google.protobuf.StringValue",
