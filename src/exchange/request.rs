@@ -43,7 +43,7 @@ impl Active {
             return None;
         };
         let admitted = call::admit(plan, head);
-        let reads = plan.hooks.request || plan.hooks.response;
+        let reads = plan.hooks.request || plan.hooks.response || plan.hooks.record;
         let mut active = Box::new(Self {
             call: Call::new(plan, dialect, head),
             request: Request::Idle,
