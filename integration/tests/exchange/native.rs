@@ -37,7 +37,7 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
         found.map(|(_, value)| value.clone())
     };
     let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
-    Ok(Box::new(Native {
+    let mut native = Native {
         adapter: Adapter::new(plan, SEED),
         setup,
         now: Duration::ZERO,
@@ -48,7 +48,11 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
         logs: Vec::new(),
         counters: BTreeMap::new(),
         samples: BTreeMap::new(),
-    }))
+    };
+    let mut effects = Vec::new();
+    native.adapter.start(&mut effects);
+    native.carry_out(None, effects);
+    Ok(Box::new(native))
 }
 
 struct Native {

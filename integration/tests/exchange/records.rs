@@ -199,6 +199,16 @@ on_every_host! {
         proxy.client_gone(id);
         assert_eq!(record(&mut *proxy), base(), "the client left in the middle of its request");
 
+        let mut proxy = start(recording()).unwrap();
+        let slow = chat();
+        let id = proxy.request(&slow.headers, false);
+        proxy.advance(Duration::from_secs(1));
+        proxy.request_body(id, &slow.pieces[0], true);
+        slow.provide(&mut *proxy, id);
+        let late = record(&mut *proxy);
+        assert_eq!((&late["status"], &late["promptTokens"]), (&json!(200), &json!(7)), "the body came too late");
+        assert_eq!(late.get("model"), None);
+
         let mut proxy = start(recording().large_buffers()).unwrap();
         let id = proxy.request(&chat().headers, false);
         proxy.local_answer(id, 413);
