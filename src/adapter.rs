@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::effect::Effect;
 use crate::exchange::Exchange;
-use crate::metric::Metric;
+use crate::metric::{Metric, Verdict};
 use crate::plan::Plan;
 use crate::watch::Watch;
 
@@ -81,6 +81,22 @@ impl Adapter {
             seed,
             awake: false,
             local: BTreeMap::new(),
+        }
+    }
+
+    /// Lets the metrics that an operator looks for first begin at 0: whoever
+    /// computes rates would miss their first event otherwise.
+    pub fn start(&self, effects: &mut Vec<Effect>) {
+        for metric in [
+            Metric::Exchanges(Verdict::Transformed),
+            Metric::Exchanges(Verdict::Unchanged),
+            Metric::Exchanges(Verdict::Hit),
+            Metric::TokensSaved,
+            Metric::ProviderRejections,
+            Metric::BreakerTransitions(Transition::Opened),
+            Metric::BreakerOpen,
+        ] {
+            effects.push(Effect::Measure(metric, 0));
         }
     }
 

@@ -14,6 +14,9 @@ use crate::plan::Plan;
 use crate::reader::Form;
 use crate::stream;
 
+/// A longer `model`, in bytes, is no name: records leave it out.
+const MAX_MODEL_BYTES: usize = 256;
+
 /// Headers of a call that its callouts carry on.
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "x-request-id"];
 
@@ -56,7 +59,10 @@ impl Call {
         let trace = TRACE
             .into_iter()
             .filter_map(|name| {
-                let value = headers.get(name).filter(|value| is_header_value(value))?;
+                let value = headers.get(name)?.trim_ascii();
+                if value.is_empty() || !is_header_value(value) {
+                    return None;
+                }
                 Some((name, std::str::from_utf8(value).ok()?.to_owned()))
             })
             .collect();
@@ -89,8 +95,9 @@ impl Call {
         let set = |name| {
             body.get(name).is_some_and(|value| json::kind(value) != Kind::Null && value != "false")
         };
-        self.model =
-            body.get("model").filter(|model| json::kind(model) == Kind::String).map(Into::into);
+        let is_name =
+            |model: &&str| json::kind(model) == Kind::String && model.len() <= MAX_MODEL_BYTES;
+        self.model = body.get("model").filter(is_name).map(Into::into);
         let options = body.get("stream_options").map(str::as_bytes).map(Object::parse);
         self.body = BodyFacts {
             stream: body.get("stream") == Some("true"),
@@ -238,6 +245,7 @@ pub(crate) fn request_error(error: JsonError) -> Bypass {
         JsonError::NotJson => Bypass::RequestNotJson,
         JsonError::NotObject => Bypass::RequestNotObject,
         JsonError::DuplicateMember => Bypass::RequestDuplicateMember,
+        JsonError::TooManyMembers => Bypass::RequestTooManyMembers,
     }
 }
 
@@ -247,5 +255,6 @@ pub(crate) fn response_error(error: JsonError) -> Bypass {
         JsonError::NotJson => Bypass::ResponseNotJson,
         JsonError::NotObject => Bypass::ResponseNotObject,
         JsonError::DuplicateMember => Bypass::ResponseDuplicateMember,
+        JsonError::TooManyMembers => Bypass::ResponseTooManyMembers,
     }
 }

@@ -269,6 +269,8 @@ impl Active {
     /// Lets the answer go on unread.
     fn pass_unread(&mut self, turn: &mut Turn<'_>, reason: Bypass) {
         self.response = Response::Complete(Finished { body: Err(reason), usage: None });
+        let sent = self.sent.as_ref().map_or(0, Bytes::len);
+        turn.adapter.reserve(&mut self.reserved, bytes(&[sent]));
         turn.push(Effect::Flow(Side::Response, Flow::Pass));
     }
 

@@ -87,7 +87,9 @@ impl RootContext for Root {
                     warn!("optimizer: {note}");
                 }
                 info!("optimizer: ready on {}, asking {}", plan.host().name(), plan.upstream());
-                self.vm = Some(Rc::new(Vm::new(Adapter::new(plan, seed()))));
+                let vm = Rc::new(Vm::new(Adapter::new(plan, seed())));
+                self.vm = Some(vm.clone());
+                self.run(&vm, |adapter, effects| adapter.start(effects));
                 true
             }
             Err(error) => {
