@@ -122,6 +122,21 @@ class Proxy:
     def outcome(self, reply: Reply) -> str | None:
         return self.logged(reply.case)["outcome"]
 
+    def settle(self, seconds: float = 3.0) -> None:
+        """Waits until whatever was queued for the optimizer has been answered."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            count = collections.Counter()
+            for (name, labels), value in self.envoy.samples().items():
+                values = dict(labels)
+                if values.get("outcome") == "queued":
+                    count["queued"] += int(value)
+                elif name == "optimizer_callouts" and values["kind"] in ("cache", "record"):
+                    count["answered"] += int(value)
+            if count["queued"] <= count["answered"]:
+                return
+            time.sleep(0.02)
+
     def counting(self) -> Counting:
         return Counting(self.envoy)
 
