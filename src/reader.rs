@@ -2,21 +2,12 @@
 
 use bytes::Bytes;
 
+use crate::admission::{Form, response_error};
 use crate::bypass::Bypass;
-use crate::call::response_error;
 use crate::dialect::Dialect;
 use crate::json::Object;
 use crate::stream::{Assembler, StreamError};
 use crate::usage::Usage;
-
-/// In which form an answer comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// One JSON document.
-    Json,
-    /// Server-sent events.
-    Stream,
-}
 
 /// An answer that is being read along.
 #[derive(Debug)]
