@@ -80,7 +80,7 @@ def test_a_streamed_call(recording, optimizer, provider, http, dialect):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("dialect", STREAMING, ids=str)
-def test_a_hit(recording, optimizer, provider, http, dialect, key, stream):
+def test_a_hit(recording, optimizer, http, dialect, key, stream):
     recording.send(dialect.call(key=key))
     optimizer.on(OPTIMIZE, hits(dialect.answer, decisions=[DECISION]))
     id, reply = send(recording, dialect.call(key=key, **({"stream": True} if stream else {})), http)
