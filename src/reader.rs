@@ -87,9 +87,11 @@ impl Reader {
 }
 
 /// The JSON document that a whole stream stands for.
-pub(crate) fn assemble(dialect: Dialect, stream: &[u8]) -> Result<Bytes, Bypass> {
-    let mut assembler = Assembler::new(dialect, usize::MAX);
-    assembler.push(stream);
+pub(crate) fn assemble(dialect: Dialect, stream: Bytes) -> Result<Bytes, Bypass> {
+    let mut assembler = Assembler::new(dialect, stream.len());
+    assembler.push(&stream);
+    // Not both at a time: the stream and the document.
+    drop(stream);
     assembler.finish().map(Bytes::from).map_err(stream_error)
 }
 

@@ -115,7 +115,7 @@ impl Active {
                     self.give_up(turn, Bypass::OverTotalBytes);
                 }
             }
-            (Response::Holding { .. }, Body::Whole(body)) => self.ask_about_response(turn, &body),
+            (Response::Holding { .. }, Body::Whole(body)) => self.ask_about_response(turn, body),
             (Response::Holding { .. }, Body::Unreadable) => {
                 self.give_up(turn, Bypass::ResponseUnreadable);
             }
@@ -147,11 +147,11 @@ impl Active {
     }
 
     /// The whole answer is there: asks the optimizer about it.
-    fn ask_about_response(&mut self, turn: &mut Turn<'_>, body: &Bytes) {
+    fn ask_about_response(&mut self, turn: &mut Turn<'_>, body: Bytes) {
         let Response::Holding { bound, head } = &self.response else { return };
         let (bound, form) = (*bound, head.form);
         let document = match form {
-            Form::Json => Ok(body.clone()),
+            Form::Json => Ok(body),
             Form::Stream => reader::assemble(self.call.dialect, body),
         };
         let document = match document {
