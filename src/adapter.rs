@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::effect::Effect;
 use crate::exchange::Exchange;
-use crate::metric::Metric;
+use crate::metric::{Metric, Verdict};
 use crate::plan::Plan;
 use crate::watch::Watch;
 
@@ -45,6 +45,10 @@ pub struct Adapter {
     /// Ticks have been asked for. Asking again would start the host's timer anew:
     /// on a busy worker it would never end.
     awake: bool,
+    /// The shared data's key of the breaker: one for each optimizer.
+    pub(crate) breaker_key: String,
+    /// The breaker has opened: held calls are to hear of it.
+    letting_go: bool,
     /// Stands in for shared data on hosts that have none.
     local: BTreeMap<String, Vec<u8>>,
 }
@@ -61,6 +65,13 @@ impl Adapter {
     pub fn new(plan: Plan, seed: u64) -> Self {
         Self {
             breaker: Breaker::new(plan.breaker_failures, plan.breaker_open),
+            breaker_key: format!(
+                "optimizer.breaker.{}/{}{}",
+                plan.upstream(),
+                plan.authority,
+                plan.path_prefix
+            ),
+            letting_go: false,
             plan,
             watch: Watch::default(),
             held_bytes: 0,
@@ -70,6 +81,22 @@ impl Adapter {
             seed,
             awake: false,
             local: BTreeMap::new(),
+        }
+    }
+
+    /// Lets the metrics that an operator looks for first begin at 0: whoever
+    /// computes rates would miss their first event otherwise.
+    pub fn start(&self, effects: &mut Vec<Effect>) {
+        for metric in [
+            Metric::Exchanges(Verdict::Transformed),
+            Metric::Exchanges(Verdict::Unchanged),
+            Metric::Exchanges(Verdict::Hit),
+            Metric::TokensSaved,
+            Metric::ProviderRejections,
+            Metric::BreakerTransitions(Transition::Opened),
+            Metric::BreakerOpen,
+        ] {
+            effects.push(Effect::Measure(metric, 0));
         }
     }
 
@@ -104,6 +131,7 @@ impl Adapter {
             self.in_flight.insert(callout.id.0, (kind, now));
             effects.push(Effect::Callout(callout));
         }
+        self.letting_go = false;
         if self.queue.is_empty() && !self.watch.is_watching() {
             self.awake = false;
             effects.push(Effect::Sleep);
@@ -178,6 +206,17 @@ impl Adapter {
         let dropped = if full { self.pop() } else { None };
         self.queue.push_back(Queued { kind, trace, body });
         Ok(dropped.map(|dropped| dropped.kind))
+    }
+
+    /// Calls that wait for the optimizer are not to wait any longer.
+    pub(crate) fn let_go(&mut self, effects: &mut Vec<Effect>) {
+        self.letting_go = true;
+        self.wake_up(effects);
+    }
+
+    /// Whether calls that wait for the optimizer are let go.
+    pub(crate) fn is_letting_go(&self, now: Duration) -> bool {
+        self.letting_go && self.breaker.is_open(now)
     }
 
     /// Asks for ticks.

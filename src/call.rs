@@ -56,7 +56,10 @@ impl Call {
         let trace = TRACE
             .into_iter()
             .filter_map(|name| {
-                let value = headers.get(name).filter(|value| is_header_value(value))?;
+                let value = headers.get(name)?.trim_ascii();
+                if value.is_empty() || !is_header_value(value) {
+                    return None;
+                }
                 Some((name, std::str::from_utf8(value).ok()?.to_owned()))
             })
             .collect();

@@ -36,29 +36,43 @@ pub enum Effect {
     Measure(Metric, u64),
     /// Attach a value to the exchange for the access log.
     Annotate(&'static str, String),
-    /// Hand in [`Event::Tick`](crate::event::Event::Tick) with each tick, while the request is held.
-    Watch,
     /// Tell the operator.
     Log(Notice),
-    /// Call [`Adapter::tick`](crate::adapter::Adapter::tick) soon and again until it pushes `Sleep`.
+    /// Hand [`Event::Tick`](crate::event::Event::Tick) to every exchange that holds a message, then call
+    /// [`Adapter::tick`](crate::adapter::Adapter::tick); soon, and again until it pushes `Sleep`.
     WakeUp,
     /// No more ticks are needed.
     Sleep,
 }
 
-/// What an operator has to know, once per VM.
+/// What an operator has to know. None of these comes with every call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
     /// The host does not show the bodies of requests whose headers it holds.
     HostWithholdsBodies,
+    /// The breaker opened.
+    OptimizerFails,
+    /// The breaker closed.
+    OptimizerAnswers,
 }
 
 impl Notice {
-    /// What happened, what the client got, and what to do.
+    /// Whether something is wrong.
+    pub const fn is_warning(self) -> bool {
+        !matches!(self, Notice::OptimizerAnswers)
+    }
+
+    /// What happened, what the client got, and what to look at.
     pub const fn text(self) -> &'static str {
         match self {
             Notice::HostWithholdsBodies => {
                 "the host does not show the bodies of held requests: that call went on unchanged after 0.75 s, and from now on every call is left alone (host_cannot_hold). Envoy 1.35 or newer: set allow_on_headers_stop_iteration: true beside the plugin's name"
+            }
+            Notice::OptimizerFails => {
+                "the optimizer keeps failing: calls go on unchanged without asking it (breaker_open), one probe each breaker.open_ms. Look at optimizer_callouts by result, and at the optimizer"
+            }
+            Notice::OptimizerAnswers => {
+                "the optimizer answers again: calls are optimized as before"
             }
         }
     }

@@ -21,7 +21,7 @@ pub enum Event<'a> {
     CalloutDone(CalloutId, Outcome),
     /// The value that [`Effect::LoadShared`](crate::effect::Effect::LoadShared) asked for; `None` where there is none.
     SharedLoaded(Option<&'a [u8]>),
-    /// Time has passed, after [`Effect::Watch`](crate::effect::Effect::Watch).
+    /// Time has passed, and the exchange holds a message. Comes with each tick.
     Tick,
     /// The exchange is over: answered in full, or broken off by either side.
     Closed,

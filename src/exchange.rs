@@ -1,10 +1,10 @@
 //! The state machine of one exchange: a request and its response.
 //!
 //! ```text
-//! request   Idle ─► Holding ─► Asking ─► Settled
-//!            │         │          └► Proving ─► Settled │ Served
-//!            │         ├► LetGo ──────────────► Settled
-//!            └─────────┴──────────────────────► Settled
+//! request   Idle ─► Syncing? ─► Holding ─► Asking ─► Settled
+//!            │          │          │          └► Proving ─► Settled │ Served
+//!            │          │          ├► LetGo ──────────────► Settled
+//!            └──────────┴──────────┴──────────────────────► Settled
 //! response  Idle ─► Holding ─► Asking ─► Complete
 //!            ├────► Copying ────────────► Complete
 //!            └─────────┴────────────────► Passing
@@ -22,11 +22,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::adapter::{Adapter, measure_callout};
+use crate::breaker::{Admission, Transition};
 use crate::bypass::Bypass;
 use crate::call::Call;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::decisions::Decisions;
-use crate::effect::{Effect, Flow, Side};
+use crate::effect::{Effect, Flow, Notice, Side};
 use crate::event::{Body, Event};
 use crate::metric::{Metric, Verdict};
 use crate::reader::{Finished, Form, Reader};
@@ -61,6 +62,10 @@ struct Active {
 #[derive(Debug)]
 enum Request {
     Idle,
+    /// What other workers know of the optimizer is being looked up.
+    Syncing {
+        bound: usize,
+    },
     /// The host holds the request; bodies up to `bound` bytes. `watched` until a
     /// part of the body came, while the host is not known.
     Holding {
@@ -111,6 +116,8 @@ enum Response {
 struct Asked {
     id: CalloutId,
     since: Duration,
+    /// The breaker waits for the outcome.
+    probe: bool,
 }
 
 /// What of an answer's head matters once its body changes.
@@ -145,12 +152,49 @@ impl Turn<'_> {
         }
     }
 
+    /// Asks the breaker whether a callout may go; whether it is the probe.
+    fn admit(&mut self) -> Result<bool, Bypass> {
+        match self.adapter.breaker.admit(self.now) {
+            Admission::Refused => Err(Bypass::BreakerOpen),
+            Admission::Granted => Ok(false),
+            Admission::Probe => {
+                self.transition(Transition::Probing);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Counts, shares and tells what became of the breaker.
+    fn transition(&mut self, transition: Transition) {
+        self.count(Metric::BreakerTransitions(transition));
+        let open = u64::from(transition != Transition::Closed);
+        self.push(Effect::Measure(Metric::BreakerOpen, open));
+        if self.adapter.plan.can().shared_data {
+            let (key, value) = (self.adapter.breaker_key.clone(), self.adapter.breaker.shared());
+            self.push(Effect::StoreShared(key, value));
+        }
+        match transition {
+            Transition::Opened => {
+                self.push(Effect::Log(Notice::OptimizerFails));
+                self.adapter.let_go(self.effects);
+            }
+            Transition::Closed => self.push(Effect::Log(Notice::OptimizerAnswers)),
+            Transition::Probing | Transition::Reopened => {}
+        }
+    }
+
     /// Sends a callout that the exchange waits for.
-    fn ask(&mut self, kind: Kind, call: &Call, body: Vec<u8>) -> Asked {
+    fn ask(&mut self, kind: Kind, call: &Call, body: Vec<u8>, probe: bool) -> Asked {
         let callout: Callout = self.adapter.callout(kind, &call.trace, body.into());
-        let asked = Asked { id: callout.id, since: self.now };
+        let asked = Asked { id: callout.id, since: self.now, probe };
         self.push(Effect::Callout(callout));
         asked
+    }
+
+    /// A callout that nobody waits for any more.
+    fn abandon(&mut self, kind: Kind, asked: Asked) {
+        let took = self.now.saturating_sub(asked.since);
+        measure_callout(kind, CalloutResult::Abandoned, took, self.effects);
     }
 
     /// How a callout that was waited for ended.
@@ -168,7 +212,9 @@ impl Turn<'_> {
     ) -> Duration {
         let result = CalloutResult::from(used.as_ref().map(|_| ()).map_err(|&reason| reason));
         let unreadable = matches!(result, CalloutResult::NotJson | CalloutResult::WrongShape);
-        self.adapter.breaker.record(failed || unreadable, self.now);
+        if let Some(transition) = self.adapter.breaker.record(failed || unreadable, self.now) {
+            self.transition(transition);
+        }
         let took = self.now.saturating_sub(asked.since);
         measure_callout(kind, result, took, self.effects);
         took
@@ -260,6 +306,13 @@ impl Active {
                     self.send(turn, Verdict::Bypassed(Bypass::HitUnproven), body);
                 }
             }
+            Request::Syncing { bound } => {
+                let shared = value.unwrap_or_default();
+                if turn.adapter.breaker.adopt(shared, turn.now) {
+                    turn.adapter.let_go(turn.effects);
+                }
+                self.hold(turn, bound);
+            }
             other => {
                 // The provider refused the credentials: whatever proved them is void.
                 self.request = other;
@@ -267,6 +320,29 @@ impl Active {
                     Self::store_shared(turn, proof.slot(), Vec::new());
                 }
             }
+        }
+    }
+
+    /// Time has passed, and a message is held.
+    fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.watch(turn);
+        if !turn.adapter.is_letting_go(turn.now) {
+            return;
+        }
+        let open = Verdict::Bypassed(Bypass::BreakerOpen);
+        match std::mem::replace(&mut self.request, Request::Settled) {
+            Request::Asking { asked, body, .. } if !asked.probe => {
+                turn.abandon(Kind::Optimize, asked);
+                self.send(turn, open, body);
+            }
+            other => self.request = other,
+        }
+        match std::mem::replace(&mut self.response, Response::Passing) {
+            Response::Asking { asked, body, .. } if !asked.probe => {
+                turn.abandon(Kind::OptimizeResponse, asked);
+                self.release_response(turn, open, body);
+            }
+            other => self.response = other,
         }
     }
 

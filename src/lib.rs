@@ -24,8 +24,8 @@
 //!   held is given back there, and what is to be written back is queued.
 //! - After [`effect::Effect::WakeUp`] the host calls [`adapter::Adapter::tick`] now
 //!   and then, until `Sleep`. Those callouts belong to no exchange: they end in
-//!   [`adapter::Adapter::callout_done`]. An exchange that pushed
-//!   [`effect::Effect::Watch`] gets [`event::Event::Tick`] with each tick.
+//!   [`adapter::Adapter::callout_done`]. Just before, every
+//!   exchange that holds a message gets [`event::Event::Tick`].
 //!
 //! # One exchange
 //!
@@ -57,7 +57,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
-mod breaker;
+pub mod breaker;
 pub mod bypass;
 mod call;
 mod caller;

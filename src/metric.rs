@@ -1,5 +1,6 @@
 //! What is counted. Content-free by construction: labels come from fixed sets.
 
+use crate::breaker::Transition;
 use crate::bypass::Bypass;
 use crate::callout::{CalloutResult, Kind};
 use crate::dialect::Dialect;
@@ -45,7 +46,18 @@ impl Verdict {
     }
 }
 
-/// A counter or a histogram.
+/// How a metric takes a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// Adds it.
+    Counter,
+    /// Is it.
+    Gauge,
+    /// Takes it for one observation.
+    Histogram,
+}
+
+/// A counter, a gauge or a histogram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Exchanges on LLM endpoints, by what the request hook came to.
@@ -58,6 +70,10 @@ pub enum Metric {
     Answers(Option<Bypass>),
     /// Records: queued (`None`), or why not.
     Records(Option<Bypass>),
+    /// What became of the breaker.
+    BreakerTransitions(Transition),
+    /// Gauge: 1 while the breaker is open.
+    BreakerOpen,
     /// Callouts by result.
     Callouts(Kind, CalloutResult),
     /// Histogram: how long a callout took, in microseconds.
@@ -91,6 +107,10 @@ impl Metric {
             Metric::Answers(Some(reason)) => outcome("answers", "bypassed", reason.name()),
             Metric::Records(None) => outcome("records", "queued", "none"),
             Metric::Records(Some(reason)) => outcome("records", "bypassed", reason.name()),
+            Metric::BreakerTransitions(transition) => {
+                format!("optimizer_breaker_transitions.transition.{}", transition.name())
+            }
+            Metric::BreakerOpen => "optimizer_breaker_open".to_owned(),
             Metric::Callouts(kind, result) => {
                 format!("optimizer_callouts.kind.{}.result.{}", kind.name(), result.name())
             }
@@ -114,15 +134,16 @@ impl Metric {
         }
     }
 
-    /// Whether it is a histogram; else a counter.
-    pub const fn is_histogram(self) -> bool {
-        matches!(
-            self,
+    /// What [`Effect::Measure`](crate::effect::Effect::Measure) does with it.
+    pub const fn kind(self) -> MetricKind {
+        match self {
             Metric::CalloutDuration(_)
-                | Metric::InputTokens(_)
-                | Metric::OutputTokens(_)
-                | Metric::OperationDuration(_)
-                | Metric::TimeToFirstToken(_)
-        )
+            | Metric::InputTokens(_)
+            | Metric::OutputTokens(_)
+            | Metric::OperationDuration(_)
+            | Metric::TimeToFirstToken(_) => MetricKind::Histogram,
+            Metric::BreakerOpen => MetricKind::Gauge,
+            _ => MetricKind::Counter,
+        }
     }
 }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::bypass::Bypass;
+use crate::call::response_error;
 use crate::dialect::Dialect;
+use crate::json::Object;
 use crate::stream::{Assembler, StreamError};
 use crate::usage::Usage;
 
@@ -73,7 +75,13 @@ impl Reader {
             Copy::Json(_) if !ended => {
                 Finished { body: Err(Bypass::ResponseUnreadable), usage: None }
             }
-            Copy::Json(copy) => Finished { usage: Usage::of(&copy), body: Ok(copy.into()) },
+            Copy::Json(copy) => match Object::parse(&copy) {
+                Ok(object) => {
+                    let usage = object.get("usage").and_then(Usage::parse);
+                    Finished { usage, body: Ok(copy.into()) }
+                }
+                Err(error) => Finished { usage: None, body: Err(response_error(error)) },
+            },
             Copy::Stream(assembler) => {
                 let usage = assembler.usage().and_then(Usage::parse);
                 let body = match assembler.finish() {

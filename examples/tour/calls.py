@@ -18,6 +18,8 @@ REMINDER = (
     "every word of the answer against the timetable.\n\n"
 )
 QUESTION = "Which    train gets me from Basel to Hamburg   before noon,   and what does it cost?"
+# The streamed call asks something else: to the cache a stream and a plain call are the same.
+STREAMED = "And    which one gets me back   after six in the evening?"
 RESULTS = {
     "from": "Basel SBB",
     "to": "Hamburg Hbf",
@@ -45,14 +47,14 @@ class OpenAI:
     path = "/v1/chat/completions"
 
     @staticmethod
-    def body(model, **more):
+    def body(model, question, **more):
         call = {"name": "search", "arguments": json.dumps(SEARCH)}
         return {
             "model": model,
             "max_completion_tokens": 16000,
             "messages": [
                 {"role": "system", "content": SYSTEM},
-                {"role": "user", "content": QUESTION},
+                {"role": "user", "content": question},
                 {
                     "role": "assistant",
                     "tool_calls": [{"id": "call_1", "type": "function", "function": call}],
@@ -75,7 +77,7 @@ class Anthropic:
     path = "/v1/messages"
 
     @staticmethod
-    def body(model, **more):
+    def body(model, question, **more):
         call = {"type": "tool_use", "id": "toolu_1", "name": "search", "input": SEARCH}
         result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": RESULT}
         return {
@@ -83,7 +85,7 @@ class Anthropic:
             "max_tokens": 16000,
             "system": SYSTEM,
             "messages": [
-                {"role": "user", "content": QUESTION},
+                {"role": "user", "content": question},
                 {"role": "assistant", "content": [call]},
                 {"role": "user", "content": [result]},
             ],
@@ -105,8 +107,7 @@ class Shown:
     streamed: bool = False
     body: str = ""
     protocol: str = ""
-    chunks: int = 0
-    first_ms: float = 0
+    chunks: list = field(default_factory=list)  # when each came, in ms
     ms: float = 0
     module: dict = field(default_factory=dict)
     called: bool = False
@@ -116,6 +117,11 @@ class Shown:
     def status_word(self):
         """What the module says it did."""
         return self.module.get("status", "nothing said")
+
+    @property
+    def events(self):
+        """How many events the stream had."""
+        return len(re.findall(r"^data:", self.body, re.MULTILINE))
 
     @property
     def complete(self):
@@ -161,12 +167,12 @@ def call(stage, api, body, key, http2=False):
         ) as answer:
             parts = []
             for part in answer.iter_bytes():
-                shown.first_ms = shown.first_ms or (time.monotonic() - start) * 1000
+                shown.chunks.append((time.monotonic() - start) * 1000)
                 parts.append(part)
         shown.ms = (time.monotonic() - start) * 1000
     shown.status, shown.protocol = answer.status_code, answer.http_version
     shown.streamed = answer.headers.get("content-type", "").startswith("text/event-stream")
-    shown.chunks, shown.body = len(parts), b"".join(parts).decode(errors="replace")
+    shown.body = b"".join(parts).decode(errors="replace")
     shown.module = json.loads(answer.headers.get("x-anyray-optimization", "{}"))
     after, received = stage.provider_calls()
     shown.called = after > before

@@ -64,6 +64,14 @@ def body_lines(shown, like, most=5):
     return lines
 
 
+def arrivals(chunks, most=8):
+    """When the chunks of an answer came."""
+    times = [f"{ms:,.0f}" for ms in chunks]
+    if len(times) > most:
+        times[most - 2 : -1] = ["…"]
+    return f"{len(chunks)} chunk{'s' * (len(chunks) != 1)} at {', '.join(times)} ms"
+
+
 def print_head():
     print(ROW.format("#", "call", "client got", "module decided", "time"))
     print("─" * len(ROW.format("", "", "", "", "")))
@@ -80,7 +88,7 @@ def print_step(number, title, shown, wrong, like):
     print(paint(RED if wrong else GREEN, row))
     lines = [f"answer: {shown.text}"]
     if shown.streamed:
-        lines.append(f"stream: {shown.chunks} chunks, the first after {shown.first_ms:,.0f} ms")
+        lines.append(f"stream: {shown.events} events, {arrivals(shown.chunks)}")
     lines.append(f"provider: {'called' if shown.called else 'not called'}")
     decisions = shown.module.get("decisions")
     if isinstance(decisions, list) and shown.called and not like:
@@ -99,7 +107,7 @@ def print_call(entry):
     clock, _, _ = entry["time"].partition("T")[2].partition(".")
     decided = entry["optimizer"] or "no LLM call"
     took = f"{entry['ms']:,} ms"
-    print(
-        f"{clock}  {entry['status']}  {decided:<38} {took:>10}  {entry['method']} {entry['path']}",
-        flush=True,
-    )
+    read, written = (entry[f"gen_ai.usage.{side}_tokens"] for side in ("input", "output"))
+    tokens = f"{read or 0} → {written or 0} tokens" if read or written else ""
+    line = f"{clock}  {entry['status']}  {decided:<38} {took:>10}  {tokens:<22} "
+    print(line + f"{entry['method']} {entry['path']}", flush=True)

@@ -9,10 +9,12 @@ import pytest
 
 pytest.register_assert_rewrite("kit")
 
+from kit.dialects import CHAT
 from kit.envoy_config import MIB, Setup
-from kit.optimizer import Optimizer
+from kit.optimizer import OPTIMIZE, Optimizer, says
 from kit.provider import Provider
 from kit.proxy import HTTP1, HTTP2, Proxies, Proxy
+from kit.sdks import Sdks
 
 # Generous, so that a slow machine is no fault; the tests of time-outs set their own.
 PATIENT = {"upstream": "optimizer", "timeout_ms": 10000}
@@ -26,6 +28,15 @@ BROKEN = ("panicked", "Uncaught RuntimeError", "already borrowed", "wasm trap", 
 def module(**members) -> dict:
     """A configuration of the module with what every test here wants."""
     return {"optimizer": PATIENT, "breaker": NO_BREAKER} | members
+
+
+def barrier(proxy, optimizer, provider) -> None:
+    """One more write-back and its arrival: what was queued before it has left by then."""
+    sentinel = f"sentinel-{uuid.uuid4().hex}"
+    provider.answers(provider.default)
+    optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=sentinel))
+    assert proxy.send(CHAT.call()).status == 200
+    optimizer.written_back(sentinel)
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +111,20 @@ def narrow(proxies) -> Proxy:
     return proxies.get(Setup(module(limits={"request_bytes": 2048, "response_bytes": 2048})))
 
 
+@pytest.fixture
+def recording(proxies) -> Proxy:
+    """Leaves a record of every call, without prompts and answers."""
+    return proxies.get(Setup(module(hooks={"record": True})))
+
+
+@pytest.fixture
+def holding_streams(proxies) -> Proxy:
+    """The response hook looks at streams too, on a host with room for them."""
+    limits = {"host_buffer_bytes": 32 * MIB}
+    hooks = {"stream_response": True}
+    return proxies.get(Setup(module(hooks=hooks, limits=limits), buffer_bytes=32 * MIB))
+
+
 @pytest.fixture(params=[HTTP1, HTTP2], ids=["over HTTP/1.1", "over HTTP/2"])
 def http(request) -> str:
     return request.param
@@ -109,3 +134,17 @@ def http(request) -> str:
 def key() -> str:
     """A caller's key that no other test has used."""
     return f"sk-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def cache_key() -> str:
+    """A cache key that no other test has used."""
+    return f"ck-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def sdks(plain, key) -> Iterator[Sdks]:
+    """The official SDKs as one caller of the module with its defaults."""
+    clients = Sdks(plain.url, key)
+    yield clients
+    clients.close()

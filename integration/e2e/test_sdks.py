@@ -1,7 +1,6 @@
 """The official OpenAI and Anthropic SDKs, pointed at the proxy: nothing to notice but the savings."""
 
 import asyncio
-import json
 
 import anthropic
 import openai
@@ -13,6 +12,7 @@ from kit.envoy_config import Setup
 from kit.message import NEVER, Answer, as_json
 from kit.optimizer import OPTIMIZE, hits, says, transforms
 from kit.provider import sse
+from kit.streams import data, named
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 
@@ -27,14 +27,6 @@ def openai_client(plain, key):
 def anthropic_client(plain, key):
     with anthropic.Anthropic(base_url=plain.url, api_key=key, max_retries=0) as client:
         yield client
-
-
-def data(*events: dict) -> list[bytes]:
-    return [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
-
-
-def named(*events: dict) -> list[bytes]:
-    return [f"event: {event['type']}\n".encode() + line for event, line in zip(events, data(*events))]
 
 
 def transformed(provider, dialect) -> dict:
@@ -165,14 +157,6 @@ def test_anthropic_messages_streamed(anthropic_client, optimizer, provider):
         assert "".join(stream.text_stream) == "Héllo"
         assert stream.get_final_message().usage.output_tokens == 2
     transformed(provider, MESSAGES)
-
-
-def test_a_stream_is_live_where_a_plain_call_is_a_hit(openai_client, optimizer, provider):
-    openai_client.chat.completions.create(**CHAT.request)
-    optimizer.on(OPTIMIZE, hits(CHAT.answer))
-    provider.answers(sse(b"data: [DONE]\n\n"))
-    assert list(openai_client.chat.completions.create(**CHAT.request, stream=True)) == []
-    assert len(provider.calls) == 2
 
 
 def test_the_provider_s_errors_are_the_sdk_s_exceptions(

@@ -4,10 +4,9 @@
 use bytes::Bytes;
 
 use super::{Active, Request, Response, Turn};
-use crate::adapter::measure_callout;
 use crate::bypass::Bypass;
 use crate::call;
-use crate::callout::{CalloutResult, Kind};
+use crate::callout::Kind;
 use crate::dialect::Dialect;
 use crate::effect::Effect;
 use crate::json::Object;
@@ -21,8 +20,7 @@ impl Active {
     /// Nobody waits for the request any more, if it was still held.
     pub(super) fn abandon_request(&mut self, turn: &mut Turn<'_>, reason: Bypass) {
         if let Request::Asking { asked, .. } = self.request {
-            let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::Optimize, CalloutResult::Abandoned, took, turn.effects);
+            turn.abandon(Kind::Optimize, asked);
         }
         self.unwatch(turn);
         if self.verdict.is_none() {
@@ -34,8 +32,7 @@ impl Active {
     pub(super) fn close(mut self: Box<Self>, turn: &mut Turn<'_>) {
         self.abandon_request(turn, Bypass::ClientGone);
         if let Response::Asking { asked, .. } = self.response {
-            let took = turn.now.saturating_sub(asked.since);
-            measure_callout(Kind::OptimizeResponse, CalloutResult::Abandoned, took, turn.effects);
+            turn.abandon(Kind::OptimizeResponse, asked);
         }
         if matches!(self.response, Response::Holding { .. } | Response::Asking { .. }) {
             self.settle_response(turn, Verdict::Bypassed(Bypass::ClientGone));

@@ -43,7 +43,7 @@ impl Active {
             return None;
         };
         let admitted = call::admit(plan, head);
-        let reads = plan.hooks.request || plan.hooks.response;
+        let reads = plan.hooks.request || plan.hooks.response || plan.hooks.record;
         let mut active = Box::new(Self {
             call: Call::new(plan, dialect, head),
             request: Request::Idle,
@@ -64,20 +64,29 @@ impl Active {
             Ok(_) if !turn.adapter.watch.may_hold() => {
                 active.pass(turn, Verdict::Bypassed(Bypass::HostCannotHold));
             }
-            Ok(_) if turn.adapter.breaker.is_open(turn.now) => {
-                active.pass(turn, Verdict::Bypassed(Bypass::BreakerOpen));
+            Ok(bound)
+                if turn.adapter.plan.can().shared_data
+                    && turn.adapter.breaker.sync_due(turn.now) =>
+            {
+                active.request = Request::Syncing { bound };
+                turn.push(Effect::LoadShared(turn.adapter.breaker_key.clone()));
             }
-            Ok(bound) => {
-                let watched = turn.adapter.watch.begin();
-                active.request = Request::Holding { bound, watched };
-                turn.push(Effect::Flow(Side::Request, Flow::Hold));
-                if watched {
-                    turn.push(Effect::Watch);
-                    turn.adapter.wake_up(turn.effects);
-                }
-            }
+            Ok(bound) => active.hold(turn, bound),
         }
         Some(active)
+    }
+
+    /// Holds the request until its body is there.
+    pub(super) fn hold(&mut self, turn: &mut Turn<'_>, bound: usize) {
+        if turn.adapter.breaker.is_open(turn.now) {
+            return self.pass(turn, Verdict::Bypassed(Bypass::BreakerOpen));
+        }
+        let watched = turn.adapter.watch.begin();
+        if watched {
+            turn.adapter.wake_up(turn.effects);
+        }
+        self.request = Request::Holding { bound, watched };
+        turn.push(Effect::Flow(Side::Request, Flow::Hold));
     }
 
     pub(super) fn request_body(&mut self, turn: &mut Turn<'_>, part: Body<'_>) {
@@ -123,7 +132,7 @@ impl Active {
     }
 
     /// A watched request is not waited for any longer than the host's doubt lasts.
-    pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
+    pub(super) fn watch(&mut self, turn: &mut Turn<'_>) {
         let Request::Holding { watched: true, .. } = self.request else { return };
         if turn.adapter.watch.is_overdue(self.started, turn.now) {
             self.unwatch(turn);
@@ -158,13 +167,11 @@ impl Active {
             self.send(turn, Verdict::Unchanged, body);
             return Ok(());
         }
-        if !turn.adapter.breaker.admits(turn.now) {
-            return Err(Bypass::BreakerOpen);
-        }
+        let probe = turn.admit()?;
         let Call { dialect, caller, .. } = &self.call;
         let can_short_circuit = turn.adapter.plan.hooks.cache;
         let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
-        let asked = turn.ask(Kind::Optimize, &self.call, envelope);
+        let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
         self.request = Request::Asking { asked, body, bound };
         Ok(())
     }

@@ -161,9 +161,10 @@ impl Active {
         if let Err(error) = Object::parse(&document) {
             return self.give_up(turn, call::response_error(error));
         }
-        if !turn.adapter.breaker.admits(turn.now) {
-            return self.give_up(turn, Bypass::BreakerOpen);
-        }
+        let probe = match turn.admit() {
+            Ok(probe) => probe,
+            Err(reason) => return self.give_up(turn, reason),
+        };
         let Response::Holding { head, .. } =
             std::mem::replace(&mut self.response, Response::Passing)
         else {
@@ -172,7 +173,7 @@ impl Active {
         let sent = self.sent.clone().unwrap_or_default();
         let metadata = &self.call.caller.metadata;
         let envelope = protocol::optimize_response(self.call.dialect, &sent, &document, metadata);
-        let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope);
+        let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope, probe);
         self.response = Response::Asking { asked, body: document, bound, head };
     }
 
@@ -239,7 +240,7 @@ impl Active {
     }
 
     /// Lets a held answer go on; as one document it is `body`.
-    fn release_response(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
+    pub(super) fn release_response(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
         self.settle_response(turn, verdict);
         self.tell(turn);
         self.response = Response::Complete(Finished { usage: Usage::of(&body), body: Ok(body) });
@@ -268,6 +269,8 @@ impl Active {
     /// Lets the answer go on unread.
     fn pass_unread(&mut self, turn: &mut Turn<'_>, reason: Bypass) {
         self.response = Response::Complete(Finished { body: Err(reason), usage: None });
+        let sent = self.sent.as_ref().map_or(0, Bytes::len);
+        turn.adapter.reserve(&mut self.reserved, bytes(&[sent]));
         turn.push(Effect::Flow(Side::Response, Flow::Pass));
     }
 

@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::{Config, ConfigError};
-use optimizer_core::effect::Effect;
+use optimizer_core::effect::{Effect, Notice};
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -41,6 +41,7 @@ impl Root {
                 }
                 Effect::Measure(metric, value) => vm.measure(metric, value),
                 Effect::Sleep => hostcalls::set_tick_period(0),
+                Effect::Log(notice) => log(notice),
                 // The rest belongs to streams.
                 _ => {}
             }
@@ -86,7 +87,9 @@ impl RootContext for Root {
                     warn!("optimizer: {note}");
                 }
                 info!("optimizer: ready on {}, asking {}", plan.host().name(), plan.upstream());
-                self.vm = Some(Rc::new(Vm::new(Adapter::new(plan, seed()))));
+                let vm = Rc::new(Vm::new(Adapter::new(plan, seed())));
+                self.vm = Some(vm.clone());
+                self.run(&vm, |adapter, effects| adapter.start(effects));
                 true
             }
             Err(error) => {
@@ -111,6 +114,12 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// Tells the operator.
+pub fn log(notice: Notice) {
+    let level = if notice.is_warning() { log::Level::Warn } else { log::Level::Info };
+    log::log!(level, "optimizer: {}", notice.text());
 }
 
 /// A random number; the hasher's keys come from the host's random source.

@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
-use log::warn;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
@@ -14,6 +13,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
 use crate::hostcalls;
+use crate::root;
 use crate::vm::{Callouts, TICK_MS, Vm};
 
 /// The stream's context. Its state can also be reached from the root context's ticks.
@@ -70,10 +70,9 @@ impl Stream {
 }
 
 impl State {
-    /// Time has passed; whether the request is still held.
-    pub fn tick(&mut self) -> bool {
+    /// Time has passed, and a message is held.
+    pub fn tick(&mut self) {
         self.run(None, Event::Tick);
-        self.request.flow == Flow::Hold
     }
 
     /// Hands in one event and carries out what follows from it.
@@ -101,6 +100,9 @@ impl State {
                 let message = self.message(side);
                 let was_held = message.flow == Flow::Hold;
                 message.flow = flow;
+                if was_held != (flow == Flow::Hold) {
+                    vm.hold(self.context, &self.own, flow == Flow::Hold);
+                }
                 if was_held && flow != Flow::Hold && during != Some(side) {
                     hostcalls::continue_stream(stream_type(side));
                 }
@@ -127,8 +129,7 @@ impl State {
             Effect::StoreShared(key, value) => hostcalls::set_shared_data(&key, &value),
             Effect::Measure(metric, value) => vm.measure(metric, value),
             Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
-            Effect::Watch => vm.watch(self.context, self.own.clone()),
-            Effect::Log(notice) => warn!("optimizer: {}", notice.text()),
+            Effect::Log(notice) => root::log(notice),
             Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
             Effect::Sleep => {}
         }
@@ -231,6 +232,9 @@ impl State {
     fn close(&mut self) {
         self.run(None, Event::Closed);
         self.exchange = None;
+        if let Some(vm) = &self.vm {
+            vm.hold(self.context, &self.own, false);
+        }
     }
 }
 

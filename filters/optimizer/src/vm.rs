@@ -1,14 +1,14 @@
 //! What the contexts of one VM share, and the effects that need no stream.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Weak;
 use std::time::Duration;
 
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
 use optimizer_core::headers::Headers;
-use optimizer_core::metric::Metric;
+use optimizer_core::metric::{Metric, MetricKind};
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::hostcalls;
@@ -22,7 +22,8 @@ pub const TICK_MS: u32 = 10;
 pub struct Vm {
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<HashMap<Metric, u32>>,
-    watched: RefCell<Vec<(u32, Weak<RefCell<State>>)>>,
+    /// Streams that hold a message, by context.
+    holding: RefCell<BTreeMap<u32, Weak<RefCell<State>>>>,
 }
 
 impl Vm {
@@ -30,26 +31,33 @@ impl Vm {
         Self {
             adapter: RefCell::new(adapter),
             metrics: RefCell::default(),
-            watched: RefCell::default(),
+            holding: RefCell::default(),
         }
     }
 
-    /// Remembers a stream that is to hear of each tick while its request is held.
-    pub fn watch(&self, context: u32, stream: Weak<RefCell<State>>) {
-        self.watched.borrow_mut().push((context, stream));
+    /// Remembers whether a stream holds a message.
+    pub fn hold(&self, context: u32, stream: &Weak<RefCell<State>>, holds: bool) {
+        let mut holding = self.holding.borrow_mut();
+        if holds {
+            holding.insert(context, stream.clone());
+        } else {
+            holding.remove(&context);
+        }
     }
 
-    /// Time has passed: tells the streams that wait for it.
+    /// Time has passed: tells the streams that hold a message.
     pub fn tick(&self, root: u32) {
-        let mut watched = self.watched.take();
-        watched.retain(|(context, stream)| {
-            let Some(stream) = stream.upgrade() else { return false };
-            // Its host calls are the stream's own, not the root context's.
-            hostcalls::set_effective_context(*context)
-                && stream.try_borrow_mut().is_ok_and(|mut stream| stream.tick())
-        });
-        if !watched.is_empty() {
-            self.watched.borrow_mut().append(&mut watched);
+        let holding = self.holding.borrow().clone();
+        for (context, stream) in holding {
+            // A stream's host calls are its own, not the root context's.
+            match stream.upgrade().filter(|_| hostcalls::set_effective_context(context)) {
+                Some(stream) => {
+                    if let Ok(mut stream) = stream.try_borrow_mut() {
+                        stream.tick();
+                    }
+                }
+                None => self.hold(context, &stream, false),
+            }
         }
         hostcalls::set_effective_context(root);
     }
@@ -58,16 +66,19 @@ impl Vm {
     pub fn measure(&self, metric: Metric, value: u64) {
         let known = self.metrics.borrow().get(&metric).copied();
         let id = known.or_else(|| {
-            let kind =
-                if metric.is_histogram() { MetricType::Histogram } else { MetricType::Counter };
+            let kind = match metric.kind() {
+                MetricKind::Counter => MetricType::Counter,
+                MetricKind::Gauge => MetricType::Gauge,
+                MetricKind::Histogram => MetricType::Histogram,
+            };
             let id = hostcalls::define_metric(kind, &metric.name())?;
             self.metrics.borrow_mut().insert(metric, id);
             Some(id)
         });
-        match id {
-            Some(id) if metric.is_histogram() => hostcalls::record_metric(id, value),
-            Some(id) => hostcalls::increment_metric(id, value),
-            None => {}
+        let Some(id) = id else { return };
+        match metric.kind() {
+            MetricKind::Counter => hostcalls::increment_metric(id, value),
+            MetricKind::Gauge | MetricKind::Histogram => hostcalls::record_metric(id, value),
         }
     }
 

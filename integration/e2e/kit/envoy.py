@@ -40,12 +40,13 @@ def _die_with_parent() -> None:
 class Envoy:
     """One running Envoy on free ports."""
 
-    def __init__(self, setup: Setup, config: dict, directory: Path):
+    def __init__(self, setup: Setup, config: dict | str, directory: Path):
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "envoy.log"
         self.access_log = directory / "access.log"
-        config_file = directory / "envoy.json"
-        config_file.write_text(json.dumps(config, indent=1))
+        # As it stands, or to be written as JSON, which is YAML.
+        config_file = directory / "envoy.yaml"
+        config_file.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))
         admin_file = directory / "admin"
         command = [
             binary(), "-c", str(config_file),
@@ -95,7 +96,7 @@ class Envoy:
     def samples(self) -> dict[tuple[str, frozenset], float]:
         """What Prometheus would read of the module: name and labels → value."""
         found = {}
-        for line in self.ask("/stats/prometheus?filter=optimizer_").splitlines():
+        for line in self.ask("/stats/prometheus?filter=wasmcustom").splitlines():
             if match := SAMPLE.match(line):
                 name, labels, value = match.groups()
                 found[name, frozenset(LABEL.findall(labels or ""))] = float(value)

@@ -150,6 +150,8 @@ def _access_log(path: str) -> dict:
                 "details": "%RESPONSE_CODE_DETAILS%",
                 "outcome": "%FILTER_STATE(wasm.optimizer_outcome:PLAIN)%",
                 "response": "%FILTER_STATE(wasm.optimizer_response:PLAIN)%",
+                "input_tokens": "%FILTER_STATE(wasm.gen_ai.usage.input_tokens:PLAIN)%",
+                "output_tokens": "%FILTER_STATE(wasm.gen_ai.usage.output_tokens:PLAIN)%",
             }},
         },
     }

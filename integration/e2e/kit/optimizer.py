@@ -11,6 +11,7 @@ from .service import Script, Service
 OPTIMIZE = "/v1/optimize"
 OPTIMIZE_RESPONSE = "/v1/optimize-response"
 CACHE = "/v1/cache"
+RECORD = "/v1/record"
 
 DECISION = {"kind": "prompt_compression", "summary": "2 of 5 words", "applied": True}
 
@@ -83,11 +84,18 @@ class Optimizer(Service):
             lambda seen: seen.path.endswith(CACHE) and seen.json.get("cacheKey") == key, seconds
         ).json
 
+    def record(self, id: str, seconds: float = 5.0) -> dict:
+        """The record with this id, once it has come; there must be no second one."""
+        self.wait_for(lambda seen: seen.path.endswith(RECORD) and seen.json["id"] == id, seconds)
+        [record] = [seen.json for seen in self.to(RECORD) if seen.complete and seen.json["id"] == id]
+        return record
+
     def _by_path(self, seen: Seen) -> "Answer | Raw":
         defaults = {
             OPTIMIZE: says(),
             OPTIMIZE_RESPONSE: keeps,
             CACHE: lambda seen: Answer(status=204),
+            RECORD: lambda seen: Answer(status=204),
         }
         for path, script in (defaults | self.scripts).items():
             if seen.path.endswith(path):

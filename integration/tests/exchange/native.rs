@@ -1,20 +1,21 @@
 //! The core itself, its effects carried out in memory.
 
 mod lane;
+mod proxy;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use integration::{Answer, Callout, Headers, Message, check_values};
+use integration::{Answer, Callout, Headers, check_values};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::Config;
 use optimizer_core::effect::{Effect, Flow, Side};
-use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
+use optimizer_core::event::{Body, Event, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::host::Host;
-use optimizer_core::metric::Metric;
+use optimizer_core::metric::{Metric, MetricKind};
 use optimizer_core::plan::Plan;
 
 use self::lane::Lane;
@@ -22,6 +23,8 @@ use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 
 /// The wall clock at the start.
 const EPOCH: Duration = Duration::from_secs(1_800_000_000);
+/// The VM's random number.
+const SEED: u64 = 1;
 /// How long after `WakeUp` a tick comes.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -34,17 +37,22 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
         found.map(|(_, value)| value.clone())
     };
     let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
-    Ok(Box::new(Native {
-        adapter: Adapter::new(plan),
+    let mut native = Native {
+        adapter: Adapter::new(plan, SEED),
         setup,
         now: Duration::ZERO,
         tick: None,
         calls: Vec::new(),
         callouts: Vec::new(),
         senders: Vec::new(),
+        logs: Vec::new(),
         counters: BTreeMap::new(),
         samples: BTreeMap::new(),
-    }))
+    };
+    let mut effects = Vec::new();
+    native.adapter.start(&mut effects);
+    native.carry_out(None, effects);
+    Ok(Box::new(native))
 }
 
 struct Native {
@@ -56,6 +64,7 @@ struct Native {
     callouts: Vec<Callout>,
     /// For each callout, its name in the core, how much of an answer it takes, and the exchange that waits.
     senders: Vec<(CalloutId, usize, Option<Id>)>,
+    logs: Vec<String>,
     counters: BTreeMap<String, u64>,
     samples: BTreeMap<String, Vec<u64>>,
 }
@@ -131,6 +140,7 @@ impl Native {
                     self.tick.get_or_insert(self.now + TICK);
                 }
                 (Effect::Sleep, _) => self.tick = None,
+                (Effect::Log(notice), _) => self.logs.push(notice.text().to_owned()),
                 (Effect::StoreShared(key, value), _) => {
                     self.setup.shared_data.set(key.into_bytes(), value, 0).unwrap();
                 }
@@ -160,8 +170,8 @@ impl Native {
                 }
                 (Effect::Flow(side, flow), Some(id)) => {
                     let lane = self.lane(id, side);
-                    lane.flow = flow;
-                    if flow != Flow::Hold {
+                    let was_held = std::mem::replace(&mut lane.flow, flow) == Flow::Hold;
+                    if was_held && flow != Flow::Hold {
                         let (held, end) = (lane.release(), lane.ended);
                         if flow == Flow::Copy && (!held.is_empty() || end) {
                             follow.push_back(Follow::Copied(side, held, end));
@@ -215,10 +225,25 @@ impl Native {
 
     fn measure(&mut self, metric: Metric, value: u64) {
         let name = metric.name();
-        match metric.is_histogram() {
-            true => self.samples.entry(name).or_default().push(value),
-            false => *self.counters.entry(name).or_default() += value,
+        match metric.kind() {
+            MetricKind::Counter => *self.counters.entry(name).or_default() += value,
+            MetricKind::Gauge => drop(self.counters.insert(name, value)),
+            MetricKind::Histogram => self.samples.entry(name).or_default().push(value),
         }
+    }
+
+    fn tick(&mut self) {
+        self.tick = Some(self.now + TICK);
+        for id in 0..self.calls.len() {
+            let Call { request, response, over, .. } = &self.calls[id];
+            if !over && (request.is_held() || response.is_held()) {
+                self.feed(id, Event::Tick);
+            }
+        }
+        let mut effects = Vec::new();
+        let now = self.clock();
+        self.adapter.tick(now, &mut effects);
+        self.carry_out(None, effects);
     }
 
     /// A callout of no exchange has ended.
@@ -257,7 +282,7 @@ impl Native {
 
     /// A part of a body arrives, or the trailers that end it.
     fn piece(&mut self, id: Id, side: Side, piece: &[u8], end: bool, trailers: Option<&Headers>) {
-        let limit = self.setup.buffer_limit;
+        let (limit, shows_bodies) = (self.setup.buffer_limit, self.setup.shows_held_bodies);
         if self.calls[id].over || (side == Side::Request && self.calls[id].answered) {
             return;
         }
@@ -270,6 +295,7 @@ impl Native {
             Side::Response => Event::ResponseBody(part),
         };
         match lane.flow {
+            Flow::Hold if !shows_bodies => lane.held.extend(piece),
             Flow::Hold => {
                 lane.held.extend(piece);
                 let size = lane.held.len();
@@ -286,7 +312,9 @@ impl Native {
             flow => {
                 // Like a real host: the piece is shown first, and goes on when the callback returns.
                 if flow == Flow::Copy {
-                    self.feed(id, event(Body::Chunk(piece)));
+                    if !piece.is_empty() {
+                        self.feed(id, event(Body::Chunk(piece)));
+                    }
                     if ended {
                         self.feed(id, event(Body::End));
                     }
@@ -335,152 +363,5 @@ impl Native {
             }
             Some(_) => {}
         }
-    }
-}
-
-impl Proxy for Native {
-    fn request(&mut self, headers: &Headers, end: bool) -> Id {
-        let id = self.calls.len();
-        let mut call = Call {
-            exchange: self.adapter.exchange(),
-            request: Lane::new("the provider"),
-            response: Lane::new("the client"),
-            annotations: BTreeMap::new(),
-            answered: false,
-            cut: false,
-            over: false,
-        };
-        call.request.headers = headers.clone();
-        call.request.ended = end;
-        self.calls.push(call);
-        let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
-        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
-        let wanted = self.adapter.plan().properties().iter();
-        let properties: Vec<_> =
-            wanted.map(|path| self.setup.properties.get(&path.join(".")).cloned()).collect();
-        self.feed(
-            id,
-            Event::RequestHeaders(RequestHead {
-                headers: optimizer_core::headers::Headers::new(&fields),
-                upstream: upstream.as_deref(),
-                properties: &properties,
-                end_of_stream: end,
-            }),
-        );
-        id
-    }
-
-    fn request_body(&mut self, id: Id, piece: &[u8], end: bool) {
-        self.piece(id, Side::Request, piece, end, None);
-    }
-
-    fn request_trailers(&mut self, id: Id, trailers: &Headers) {
-        self.piece(id, Side::Request, b"", false, Some(trailers));
-    }
-
-    fn client_gone(&mut self, id: Id) {
-        self.calls[id].cut = true;
-        self.close(id);
-    }
-
-    fn response(&mut self, id: Id, headers: &Headers, end: bool) {
-        self.answer_headers(id, headers, end, true);
-    }
-
-    fn response_body(&mut self, id: Id, piece: &[u8], end: bool) {
-        self.piece(id, Side::Response, piece, end, None);
-    }
-
-    fn response_trailers(&mut self, id: Id, trailers: &Headers) {
-        self.piece(id, Side::Response, b"", false, Some(trailers));
-    }
-
-    fn provider_reset(&mut self, id: Id) {
-        match self.calls[id].response.headers.is_empty() {
-            true => self.local_answer(id, 503),
-            false => self.client_gone(id),
-        }
-    }
-
-    fn local_answer(&mut self, id: Id, status: u16) {
-        let mut headers = Headers::from([("content-type", "text/plain"), ("content-length", "5")]);
-        headers.add(":status", status.to_string().as_bytes());
-        self.answer_locally(id, headers, b"local");
-    }
-
-    fn optimizer_dies(&mut self) {
-        self.setup.optimizer_is_healthy = false;
-    }
-
-    fn reroute(&mut self, upstream: &str) {
-        let properties = &mut self.setup.properties;
-        properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
-    }
-
-    fn callouts(&self) -> &[Callout] {
-        &self.callouts
-    }
-
-    fn answer(&mut self, callout: u32, answer: Answer) {
-        let index = callout as usize - 1;
-        match (&answer, self.callouts[index].deadline()) {
-            (Answer::Timeout, Some(deadline)) => {
-                let wait = deadline.saturating_sub(self.now);
-                self.advance(wait);
-            }
-            _ => self.deliver(index, answer),
-        }
-    }
-
-    fn advance(&mut self, time: Duration) {
-        let target = self.now + time;
-        loop {
-            let overdue = self.callouts.iter().enumerate();
-            let overdue = overdue
-                .filter(|(_, callout)| !callout.answered)
-                .filter_map(|(index, callout)| Some((callout.deadline()?, index)))
-                .min();
-            let next = self.tick.into_iter().chain(overdue.map(|(due, _)| due)).min();
-            let Some(due) = next.filter(|due| *due <= target) else {
-                self.now = target;
-                return;
-            };
-            self.now = due;
-            match overdue {
-                Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
-                _ => {
-                    self.tick = Some(self.now + TICK);
-                    let mut effects = Vec::new();
-                    let now = self.clock();
-                    self.adapter.tick(now, &mut effects);
-                    self.carry_out(None, effects);
-                }
-            }
-        }
-    }
-
-    fn provider_got(&self, id: Id) -> &Message {
-        &self.calls[id].request.out
-    }
-
-    fn client_got(&self, id: Id) -> &Message {
-        &self.calls[id].response.out
-    }
-
-    fn was_cut(&self, id: Id) -> bool {
-        self.calls[id].cut
-    }
-
-    fn annotation(&self, id: Id, name: &str) -> Option<String> {
-        self.calls[id].annotations.get(name).cloned()
-    }
-
-    fn counters(&self) -> BTreeMap<String, u64> {
-        let set = self.counters.iter().filter(|(_, value)| **value != 0);
-        set.map(|(name, value)| (name.clone(), *value)).collect()
-    }
-
-    fn samples(&self, name: &str) -> Vec<u64> {
-        self.samples.get(name).cloned().unwrap_or_default()
     }
 }

@@ -18,6 +18,8 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// How many bytes of a body the proxy buffers.
     pub buffer_limit: usize,
+    /// Whether it shows the module the bodies of messages whose headers are held.
+    pub shows_held_bodies: bool,
     /// What the proxy knows of each request.
     pub properties: BTreeMap<String, Vec<u8>>,
     /// Whether the optimizer's cluster has a healthy host.
@@ -33,6 +35,7 @@ impl Default for Setup {
             config: json!({"optimizer": {"upstream": OPTIMIZER}}),
             env: Vec::new(),
             buffer_limit: 1 << 20,
+            shows_held_bodies: true,
             properties: BTreeMap::from([("xds.cluster_name".to_owned(), b"llm".to_vec())]),
             optimizer_is_healthy: true,
             shared_data: SharedData::default(),
@@ -103,6 +106,8 @@ pub trait Proxy {
     fn was_cut(&self, id: Id) -> bool;
     /// A value for the access log.
     fn annotation(&self, id: Id, name: &str) -> Option<String>;
+    /// What the module logged.
+    fn logs(&self) -> Vec<String>;
     /// Every counter that is not 0.
     fn counters(&self) -> BTreeMap<String, u64>;
     /// The samples of a histogram.

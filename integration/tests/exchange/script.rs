@@ -14,6 +14,32 @@ pub const CHAT: &str = r#"{ "model":"gpt","messages":[{"role":"user","content":"
 /// An answer to it.
 pub const CHAT_ANSWER: &str = r#"{"id":"c1","model":"gpt","choices":[{"index":0,"message":{"role":"assistant","content":"hello"}}],"usage":{"total_tokens":9007199254740993}}"#;
 
+/// Each dialect that streams: how its recorded streams' names begin, its path, and a call for a stream.
+pub const STREAMED: [(&str, &str, &str); 4] = [
+    (
+        "chat_",
+        "/v1/chat/completions",
+        r#"{"model":"m","messages":[{"role":"user","content":"c"}],"stream":true,"stream_options":{"include_usage":true}}"#,
+    ),
+    (
+        "completions_",
+        "/v1/completions",
+        r#"{"model":"m","prompt":"p","stream":true,"stream_options":{"include_usage":true}}"#,
+    ),
+    ("responses_", "/v1/responses", r#"{"model":"m","input":"i","store":false,"stream":true}"#),
+    (
+        "anthropic_",
+        "/v1/messages",
+        r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"c"}],"stream":true}"#,
+    ),
+];
+
+/// A recorded stream of a provider.
+pub fn recorded(name: &str) -> Vec<u8> {
+    let path = format!("{}/streams/recorded/{name}.sse", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
 /// What the provider says.
 #[derive(Clone)]
 pub struct Provider {
@@ -86,9 +112,23 @@ impl Script {
         Self::chat_with(CHAT)
     }
 
+    /// A call for a stream that the provider answers with a recorded one.
+    pub fn recorded(name: &str) -> Self {
+        let (_, path, body) = STREAMED.into_iter().find(|(of, ..)| name.starts_with(of)).unwrap();
+        Self::new(path, body, "").streams(recorded(name))
+    }
+
     /// A chat completion with another body.
     pub fn chat_with(body: impl AsRef<[u8]>) -> Self {
         Self::new("/v1/chat/completions", body, CHAT_ANSWER)
+    }
+
+    /// The same call, not for a stream.
+    pub fn plain(mut self) -> Self {
+        let body = self.body().replace(r#","stream":true"#, "");
+        self.headers.replace("content-length", body.len().to_string().as_bytes());
+        self.pieces = vec![body.into_bytes()];
+        self
     }
 
     /// The client's body as text.
@@ -167,6 +207,14 @@ impl Script {
         let length = body.len().to_string();
         self.provider.headers.replace("content-length", length.as_bytes());
         self.provider.pieces = vec![body];
+        self
+    }
+
+    /// The provider answers with this stream.
+    pub fn streams(mut self, stream: impl AsRef<[u8]>) -> Self {
+        let content_type = "text/event-stream; charset=utf-8";
+        self.provider.headers = Headers::from([(":status", "200"), ("content-type", content_type)]);
+        self.provider.pieces = vec![stream.as_ref().to_vec(), Vec::new()];
         self
     }
 
@@ -306,6 +354,11 @@ impl Seen {
     pub fn assert_untouched(&self, script: &Script) {
         assert_eq!(self.provider.text(), script.body());
         assert!(self.provider.complete, "the provider waits for the rest");
+        self.assert_untouched_answer(script);
+    }
+
+    /// The provider's answer went through unchanged.
+    pub fn assert_untouched_answer(&self, script: &Script) {
         let mut headers = self.client.headers.clone().expect("an answer");
         headers.remove("x-anyray-optimization");
         assert_eq!(headers, script.provider.headers);
@@ -315,8 +368,18 @@ impl Seen {
     }
 }
 
-/// Lets write-backs leave, answers them with 204, and gives their bodies.
+/// Lets write-backs leave, and gives their bodies.
 pub fn write_backs(proxy: &mut dyn Proxy) -> Vec<Value> {
+    queued(proxy, "/v1/cache")
+}
+
+/// Lets records leave, and gives them.
+pub fn records(proxy: &mut dyn Proxy) -> Vec<Value> {
+    queued(proxy, "/v1/record")
+}
+
+/// Lets what waits in the queue leave, answers it with 204, and gives the bodies sent to a path.
+fn queued(proxy: &mut dyn Proxy, path: &str) -> Vec<Value> {
     let first = proxy.callouts().len();
     // Few leave at a time, and no more while others are under way.
     for _ in 0..100 {
@@ -325,6 +388,6 @@ pub fn write_backs(proxy: &mut dyn Proxy) -> Vec<Value> {
             proxy.answer(callout.id, Answer::http(204, Headers::default(), ""));
         }
     }
-    let sent = proxy.callouts()[first..].iter().filter(|callout| callout.path() == "/v1/cache");
+    let sent = proxy.callouts()[first..].iter().filter(|callout| callout.path() == path);
     sent.map(|callout| serde_json::from_slice(&callout.body).unwrap()).collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use integration::{Answer, Callout, Headers, Host, Message, StreamId};
 
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
-use crate::script::{Script, write_backs};
+use crate::script::{Script, recorded, write_backs};
 
 struct Wasm {
     host: Host,
@@ -18,6 +18,7 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
     let mut builder = Host::builder()
         .config(setup.config.to_string())
         .buffer_limit(setup.buffer_limit)
+        .allow_on_headers_stop_iteration(setup.shows_held_bodies)
         .shared_data(setup.shared_data);
     builder = match setup.optimizer_is_healthy {
         true => builder.cluster(OPTIMIZER),
@@ -133,6 +134,10 @@ impl Proxy for Wasm {
         self.host.filter_state(self.streams[id], name)
     }
 
+    fn logs(&self) -> Vec<String> {
+        self.host.logs().iter().map(|line| line.text.clone()).collect()
+    }
+
     fn counters(&self) -> BTreeMap<String, u64> {
         self.host.metrics().nonzero()
     }
@@ -144,17 +149,52 @@ impl Proxy for Wasm {
 
 #[test]
 fn memory_does_not_grow_with_the_number_of_calls() {
-    let setup = Setup::default().large_buffers();
+    let body = format!(r#"{{"model":"m","messages":[],"x":"{}"}}"#, "x".repeat(1 << 20));
+    let call = Script::chat_with(&body).provider_body(&body).eligible().review(r#"{"id":"2"}"#);
+    assert_memory_is_steady(Setup::default().large_buffers(), 30, |proxy| {
+        assert_eq!(call.play(proxy).response, "transformed");
+        assert_eq!(write_backs(proxy).len(), 1);
+    });
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_streams() {
+    let long = format!(": {}\n\n", "x".repeat(1000)).repeat(1000);
+    let long = [long.as_bytes(), &recorded("chat_text")].concat();
+    let long = Script::recorded("chat_text").streams(long).in_pieces_of(10_000);
+    let names = ["chat_text", "completions_text", "responses_text", "anthropic_text"];
+    let short = names.map(|name| Script::recorded(name).in_pieces_of(100));
+    for held in [false, true] {
+        let setup = Setup::default()
+            .large_buffers()
+            .with("hooks.stream_response", held)
+            .with("hooks.record", true)
+            .with("record.content", true);
+        assert_memory_is_steady(setup, 40, |proxy| {
+            let outcome = if held { "transformed" } else { "bypassed:response_stream" };
+            for call in short.iter().chain([&long]) {
+                let call = call.clone().eligible().review(r#"{"id":"2"}"#);
+                assert_eq!(call.play(proxy).response, outcome);
+                let id = call.send(proxy);
+                call.answer_callouts(proxy);
+                proxy.response(id, &call.provider.headers, false);
+                proxy.response_body(id, &call.provider.pieces[0], false);
+                proxy.client_gone(id);
+            }
+            assert_eq!(write_backs(proxy).len(), 5);
+        });
+    }
+}
+
+/// Plays so many rounds, and wants the VM to need no more memory than after a few of them.
+fn assert_memory_is_steady(setup: Setup, rounds: usize, mut round: impl FnMut(&mut dyn Proxy)) {
     let builder = Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
     let host = builder.buffer_limit(setup.buffer_limit).start().unwrap();
     let mut proxy = Wasm { host, streams: Vec::new() };
-    let body = format!(r#"{{"model":"m","messages":[],"x":"{}"}}"#, "x".repeat(1 << 20));
-    let call = Script::chat_with(&body).provider_body(&body).eligible().review(r#"{"id":"2"}"#);
     let mut sizes = Vec::new();
-    for _ in 0..30 {
-        assert_eq!(call.play(&mut proxy).response, "transformed");
-        assert_eq!(write_backs(&mut proxy).len(), 1);
+    for _ in 0..rounds {
+        round(&mut proxy);
         sizes.push(proxy.host.memory_size());
     }
-    assert_eq!(sizes[10], sizes[29], "{sizes:?}");
+    assert_eq!(sizes[10], sizes[rounds - 1], "{sizes:?}");
 }

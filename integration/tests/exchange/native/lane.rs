@@ -51,8 +51,8 @@ impl Lane {
         }
     }
 
-    /// Whether the core holds it.
+    /// Whether it came and the core holds it.
     pub fn is_held(&self) -> bool {
-        self.flow == Flow::Hold
+        self.flow == Flow::Hold && !self.headers.is_empty()
     }
 }

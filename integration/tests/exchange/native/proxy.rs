@@ -1,0 +1,157 @@
+//! The native proxy as the cases see it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use integration::{Answer, Callout, Headers, Message};
+use optimizer_core::effect::Side;
+use optimizer_core::event::{Event, RequestHead};
+
+use super::lane::Lane;
+use super::{Call, Native};
+use crate::proxy::{Id, Proxy};
+
+impl Proxy for Native {
+    fn request(&mut self, headers: &Headers, end: bool) -> Id {
+        let id = self.calls.len();
+        let mut call = Call {
+            exchange: self.adapter.exchange(),
+            request: Lane::new("the provider"),
+            response: Lane::new("the client"),
+            annotations: BTreeMap::new(),
+            answered: false,
+            cut: false,
+            over: false,
+        };
+        call.request.headers = headers.clone();
+        call.request.ended = end;
+        self.calls.push(call);
+        let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
+        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
+        let wanted = self.adapter.plan().properties().iter();
+        let properties: Vec<_> =
+            wanted.map(|path| self.setup.properties.get(&path.join(".")).cloned()).collect();
+        self.feed(
+            id,
+            Event::RequestHeaders(RequestHead {
+                headers: optimizer_core::headers::Headers::new(&fields),
+                upstream: upstream.as_deref(),
+                properties: &properties,
+                end_of_stream: end,
+            }),
+        );
+        id
+    }
+
+    fn request_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        self.piece(id, Side::Request, piece, end, None);
+    }
+
+    fn request_trailers(&mut self, id: Id, trailers: &Headers) {
+        self.piece(id, Side::Request, b"", false, Some(trailers));
+    }
+
+    fn client_gone(&mut self, id: Id) {
+        self.calls[id].cut = true;
+        self.close(id);
+    }
+
+    fn response(&mut self, id: Id, headers: &Headers, end: bool) {
+        self.answer_headers(id, headers, end, true);
+    }
+
+    fn response_body(&mut self, id: Id, piece: &[u8], end: bool) {
+        self.piece(id, Side::Response, piece, end, None);
+    }
+
+    fn response_trailers(&mut self, id: Id, trailers: &Headers) {
+        self.piece(id, Side::Response, b"", false, Some(trailers));
+    }
+
+    fn provider_reset(&mut self, id: Id) {
+        match self.calls[id].response.headers.is_empty() {
+            true => self.local_answer(id, 503),
+            false => self.client_gone(id),
+        }
+    }
+
+    fn local_answer(&mut self, id: Id, status: u16) {
+        let mut headers = Headers::from([("content-type", "text/plain"), ("content-length", "5")]);
+        headers.add(":status", status.to_string().as_bytes());
+        self.answer_locally(id, headers, b"local");
+    }
+
+    fn optimizer_dies(&mut self) {
+        self.setup.optimizer_is_healthy = false;
+    }
+
+    fn reroute(&mut self, upstream: &str) {
+        let properties = &mut self.setup.properties;
+        properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
+    }
+
+    fn callouts(&self) -> &[Callout] {
+        &self.callouts
+    }
+
+    fn answer(&mut self, callout: u32, answer: Answer) {
+        let index = callout as usize - 1;
+        match (&answer, self.callouts[index].deadline()) {
+            (Answer::Timeout, Some(deadline)) => {
+                let wait = deadline.saturating_sub(self.now);
+                self.advance(wait);
+            }
+            _ => self.deliver(index, answer),
+        }
+    }
+
+    fn advance(&mut self, time: Duration) {
+        let target = self.now + time;
+        loop {
+            let overdue = self.callouts.iter().enumerate();
+            let overdue = overdue
+                .filter(|(_, callout)| !callout.answered)
+                .filter_map(|(index, callout)| Some((callout.deadline()?, index)))
+                .min();
+            let next = self.tick.into_iter().chain(overdue.map(|(due, _)| due)).min();
+            let Some(due) = next.filter(|due| *due <= target) else {
+                self.now = target;
+                return;
+            };
+            self.now = due;
+            match overdue {
+                Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
+                _ => self.tick(),
+            }
+        }
+    }
+
+    fn provider_got(&self, id: Id) -> &Message {
+        &self.calls[id].request.out
+    }
+
+    fn client_got(&self, id: Id) -> &Message {
+        &self.calls[id].response.out
+    }
+
+    fn was_cut(&self, id: Id) -> bool {
+        self.calls[id].cut
+    }
+
+    fn annotation(&self, id: Id, name: &str) -> Option<String> {
+        self.calls[id].annotations.get(name).cloned()
+    }
+
+    fn logs(&self) -> Vec<String> {
+        self.logs.clone()
+    }
+
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let set = self.counters.iter().filter(|(_, value)| **value != 0);
+        set.map(|(name, value)| (name.clone(), *value)).collect()
+    }
+
+    fn samples(&self, name: &str) -> Vec<u64> {
+        self.samples.get(name).cloned().unwrap_or_default()
+    }
+}
