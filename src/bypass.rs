@@ -46,6 +46,8 @@ reasons! {
     RequestNotObject = "request_not_object",
     /// The request's body names one top-level member twice.
     RequestDuplicateMember = "request_duplicate_member",
+    /// The request's body has thousands of top-level members.
+    RequestTooManyMembers = "request_too_many_members",
     /// All bodies held in this VM together would exceed `limits.total_bytes`.
     OverTotalBytes = "over_total_bytes",
     /// The host cannot hold a call while the optimizer is asked.
@@ -134,6 +136,8 @@ reasons! {
     ResponseNotObject = "response_not_object",
     /// The answer's body names one top-level member twice.
     ResponseDuplicateMember = "response_duplicate_member",
+    /// The answer's body has thousands of top-level members.
+    ResponseTooManyMembers = "response_too_many_members",
     /// The answer carries an `error`, or is not complete: not for the cache.
     ResponseError = "response_error",
     /// The call may not be written to the cache (`no-store`, or state stored at the provider).

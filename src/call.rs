@@ -14,6 +14,9 @@ use crate::plan::Plan;
 use crate::reader::Form;
 use crate::stream;
 
+/// A longer `model`, in bytes, is no name: records leave it out.
+const MAX_MODEL_BYTES: usize = 256;
+
 /// Headers of a call that its callouts carry on.
 const TRACE: [&str; 3] = ["traceparent", "tracestate", "x-request-id"];
 
@@ -92,8 +95,9 @@ impl Call {
         let set = |name| {
             body.get(name).is_some_and(|value| json::kind(value) != Kind::Null && value != "false")
         };
-        self.model =
-            body.get("model").filter(|model| json::kind(model) == Kind::String).map(Into::into);
+        let is_name =
+            |model: &&str| json::kind(model) == Kind::String && model.len() <= MAX_MODEL_BYTES;
+        self.model = body.get("model").filter(is_name).map(Into::into);
         let options = body.get("stream_options").map(str::as_bytes).map(Object::parse);
         self.body = BodyFacts {
             stream: body.get("stream") == Some("true"),
@@ -241,6 +245,7 @@ pub(crate) fn request_error(error: JsonError) -> Bypass {
         JsonError::NotJson => Bypass::RequestNotJson,
         JsonError::NotObject => Bypass::RequestNotObject,
         JsonError::DuplicateMember => Bypass::RequestDuplicateMember,
+        JsonError::TooManyMembers => Bypass::RequestTooManyMembers,
     }
 }
 
@@ -250,5 +255,6 @@ pub(crate) fn response_error(error: JsonError) -> Bypass {
         JsonError::NotJson => Bypass::ResponseNotJson,
         JsonError::NotObject => Bypass::ResponseNotObject,
         JsonError::DuplicateMember => Bypass::ResponseDuplicateMember,
+        JsonError::TooManyMembers => Bypass::ResponseTooManyMembers,
     }
 }

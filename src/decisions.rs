@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
 use crate::metric::Verdict;
 use crate::protocol::Answer;
 
@@ -13,6 +14,8 @@ const MAX_BYTES: usize = 2 * 1024;
 pub(crate) struct Decisions {
     decisions: Vec<Decision>,
     suppressed: Vec<Suppressed>,
+    /// How many more there are of both, in lists too long to be read.
+    unread: (usize, usize),
 }
 
 /// One entry of `decisions`. Older builds call the kind `strategy` or `name`.
@@ -42,17 +45,13 @@ struct Suppressed {
 impl Decisions {
     /// Adds what `answer` reports. What is not of the protocol's shape is left out.
     pub(crate) fn add(&mut self, answer: &Answer<'_>) {
-        let decisions: Vec<Decision> =
-            answer.decisions().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let decisions: Vec<Decision> = read(answer.decisions(), &mut self.unread.0);
         self.decisions.extend(decisions.into_iter().map(|mut decision| {
             let older = decision.strategy.take().or(decision.name.take());
             decision.kind = decision.kind.or(older);
             decision
         }));
-        let suppressed: Vec<Suppressed> = answer
-            .suppressed_kinds()
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_default();
+        let suppressed: Vec<Suppressed> = read(answer.suppressed_kinds(), &mut self.unread.1);
         self.suppressed.extend(suppressed);
     }
 
@@ -77,11 +76,24 @@ impl Decisions {
         };
         let (decisions, suppressed_kinds) = (&self.decisions, &self.suppressed);
         let full = ascii(&Header { status, reason, decisions, suppressed_kinds });
-        if full.len() <= MAX_BYTES {
+        if full.len() <= MAX_BYTES && self.unread == (0, 0) {
             return full;
         }
-        let (decisions, suppressed_kinds) = (self.decisions.len(), self.suppressed.len());
+        let decisions = self.decisions.len().saturating_add(self.unread.0);
+        let suppressed_kinds = self.suppressed.len().saturating_add(self.unread.1);
         ascii(&Header { status, reason, decisions, suppressed_kinds })
+    }
+}
+
+/// The entries of a list, or only their number where it is too long to be kept.
+fn read<'a, T: Deserialize<'a>>(list: Option<&'a str>, unread: &mut usize) -> Vec<T> {
+    match list {
+        Some(list) if Answer::keeps(list) => serde_json::from_str(list).unwrap_or_default(),
+        Some(list) => {
+            *unread = unread.saturating_add(json::count_items(list));
+            Vec::new()
+        }
+        None => Vec::new(),
     }
 }
 
@@ -149,6 +161,12 @@ mod tests {
         assert_eq!(
             decisions.header(Verdict::Hit),
             r#"{"status":"hit","decisions":100,"suppressedKinds":0}"#
+        );
+        let entries = vec!["{}"; 10_000];
+        let decisions = of(&format!(r#"{{"suppressedKinds":[{}]}}"#, entries.join(",")));
+        assert_eq!(
+            decisions.header(Verdict::Hit),
+            r#"{"status":"hit","decisions":0,"suppressedKinds":10000}"#
         );
     }
 }

@@ -22,6 +22,8 @@ pub enum JsonError {
     NotObject,
     /// Two members of the object have the same name.
     DuplicateMember,
+    /// The object has more members than any request or answer.
+    TooManyMembers,
 }
 
 /// One member of an object. Ranges are byte offsets into the object's text.
@@ -40,6 +42,34 @@ pub struct Member<'a> {
 pub struct Object<'a> {
     text: &'a str,
     members: Vec<Member<'a>>,
+    /// Where the members are many: their places, by name.
+    by_name: Vec<usize>,
+}
+
+/// Up to so many members are looked through one by one.
+const FEW: usize = 32;
+/// No request and no answer has more members; each costs more than its bytes.
+const MAX_MEMBERS: usize = 4096;
+
+fn distinct(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
+    let mut rest = members;
+    while let [first, others @ ..] = rest {
+        if others.iter().any(|other| other.name == first.name) {
+            return Err(JsonError::DuplicateMember);
+        }
+        rest = others;
+    }
+    Ok(Vec::new())
+}
+
+fn sorted(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
+    let name = |&place: &usize| members.get(place).map(|member| &*member.name);
+    let mut by_name: Vec<usize> = (0..members.len()).collect();
+    by_name.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
+    if by_name.windows(2).any(|pair| matches!(pair, [a, b] if name(a) == name(b))) {
+        return Err(JsonError::DuplicateMember);
+    }
+    Ok(by_name)
 }
 
 impl<'a> Object<'a> {
@@ -52,6 +82,7 @@ impl<'a> Object<'a> {
         match serde_json::from_str::<Located<'a>>(text) {
             Ok(Located::Object(members)) => Self::at(text, members),
             Ok(Located::Other) => Err(JsonError::NotObject),
+            Ok(Located::TooMany) => Err(JsonError::TooManyMembers),
             Err(_) => Err(JsonError::NotJson),
         }
     }
@@ -74,12 +105,8 @@ impl<'a> Object<'a> {
             members.push(Member { name, value, key_start, value_range: start..end });
             previous_end = end;
         }
-        let mut names: Vec<&str> = members.iter().map(|member| &*member.name).collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| matches!(pair, [a, b] if a == b)) {
-            return Err(JsonError::DuplicateMember);
-        }
-        Ok(Self { text, members })
+        let by_name = if members.len() > FEW { sorted(&members)? } else { distinct(&members)? };
+        Ok(Self { text, members, by_name })
     }
 
     /// The text itself.
@@ -94,7 +121,14 @@ impl<'a> Object<'a> {
 
     /// The value of the member called `name`, as it stands in the text.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.members.iter().find(|member| member.name == name).map(|member| member.value)
+        let found = if self.by_name.is_empty() {
+            self.members.iter().find(|member| member.name == name)
+        } else {
+            let name_at = |&place: &usize| self.members.get(place).map(|member| &*member.name);
+            let found = self.by_name.binary_search_by(|place| name_at(place).cmp(&Some(name)));
+            found.ok().and_then(|at| self.members.get(*self.by_name.get(at)?))
+        };
+        found.map(|member| member.value)
     }
 
     /// This object with `new` laid over it: a member that `new` holds with an
@@ -159,6 +193,7 @@ fn copy(out: &mut Vec<u8>, from: &[u8], range: Range<usize>) {
 
 enum Located<'a> {
     Object(Vec<(Cow<'a, str>, &'a RawValue)>),
+    TooMany,
     Other,
 }
 
@@ -180,6 +215,11 @@ impl<'de> Visitor<'de> for LocatedVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::with_capacity(16);
         while let Some(Name(name)) = map.next_key()? {
+            if members.len() == MAX_MEMBERS {
+                map.next_value::<IgnoredAny>()?;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                return Ok(Located::TooMany);
+            }
             members.push((name, map.next_value()?));
         }
         Ok(Located::Object(members))
@@ -289,6 +329,19 @@ pub fn holds_only_objects(value: &str) -> bool {
     true
 }
 
+/// How many items an array, valid JSON, has.
+pub fn count_items(array: &str) -> usize {
+    let mut cursor = Cursor::new(array);
+    cursor.peek();
+    cursor.bump();
+    let mut count: usize = 0;
+    while cursor.item(b']') {
+        cursor.skip_value();
+        count = count.saturating_add(1);
+    }
+    count
+}
+
 /// Writes an object whose values are JSON already, or become it.
 #[derive(Debug, Default)]
 pub struct ObjectWriter(Vec<u8>);
@@ -352,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_the_three_ways_of_not_being_an_object_apart() {
+    fn tells_the_ways_of_not_being_an_object_apart() {
         for bad in ["", " ", "{", "{}x", "{\"a\":}", "nul", "{\"a\":1,}", "\u{feff}{}"] {
             assert_eq!(Object::parse(bad.as_bytes()).err(), Some(JsonError::NotJson), "{bad:?}");
         }
@@ -364,6 +417,19 @@ mod tests {
             Object::parse(br#"{"a":1,"b":2,"\u0061":3}"#).err(),
             Some(JsonError::DuplicateMember)
         );
+        let many = |count| {
+            let members: Vec<String> = (0..count).map(|n| format!("\"{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let most = many(MAX_MEMBERS);
+        let object = Object::parse(most.as_bytes()).unwrap();
+        assert_eq!((object.get("17"), object.get("x")), (Some("17"), None));
+        let twice = most.replace("\"4000\"", "\"17\"");
+        assert_eq!(Object::parse(twice.as_bytes()).err(), Some(JsonError::DuplicateMember));
+        let more = many(MAX_MEMBERS + 1);
+        assert_eq!(Object::parse(more.as_bytes()).err(), Some(JsonError::TooManyMembers));
+        let broken = more.replace("4096}", "4096");
+        assert_eq!(Object::parse(broken.as_bytes()).err(), Some(JsonError::NotJson));
     }
 
     #[test]
@@ -419,6 +485,7 @@ mod tests {
         assert_eq!(kind("null"), Kind::Null);
         assert!(holds_only_objects(r#" [ {"a":["}"]} , {} ] "#) && holds_only_objects("[]"));
         assert!(!holds_only_objects("[{},1]") && !holds_only_objects("{}"));
+        assert_eq!((count_items(" [ ]"), count_items("[1,[2,3],\"]\"]")), (0, 3));
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));
     }
 

@@ -5,6 +5,11 @@ use crate::bypass::Bypass;
 use crate::dialect::Dialect;
 use crate::json::{self, JsonError, Kind, Object, ObjectWriter};
 
+/// Longer keys and ids than this, in bytes, are none: they would be kept for as long as the call takes.
+const MAX_NAME_BYTES: usize = 4 * 1024;
+/// Longer lists of decisions than this, in bytes, are only counted.
+const MAX_LIST_BYTES: usize = 16 * 1024;
+
 /// The body of `POST /v1/optimize`.
 pub(crate) fn optimize(
     dialect: Dialect,
@@ -84,7 +89,7 @@ impl<'a> Answer<'a> {
     pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Bypass> {
         Object::parse(body).map(Self).map_err(|error| match error {
             JsonError::NotJson => Bypass::AnswerNotJson,
-            JsonError::NotObject | JsonError::DuplicateMember => Bypass::AnswerWrongShape,
+            _ => Bypass::AnswerWrongShape,
         })
     }
 
@@ -113,7 +118,8 @@ impl<'a> Answer<'a> {
     /// `cacheKey` as JSON, where the optimizer wants the answer written back.
     pub(crate) fn cache_key(&self) -> Option<&'a str> {
         let eligible = self.0.get("cacheEligible") == Some("true");
-        self.typed("cacheKey", Kind::String).filter(|key| eligible && *key != "\"\"")
+        let usable = |key: &&str| eligible && *key != "\"\"" && key.len() <= MAX_NAME_BYTES;
+        self.typed("cacheKey", Kind::String).filter(usable)
     }
 
     /// `decisions` as JSON.
@@ -123,12 +129,17 @@ impl<'a> Answer<'a> {
 
     /// `optimizationId` as JSON.
     pub(crate) fn optimization_id(&self) -> Option<&'a str> {
-        self.typed("optimizationId", Kind::String)
+        self.typed("optimizationId", Kind::String).filter(|id| id.len() <= MAX_NAME_BYTES)
     }
 
     /// `suppressedKinds` as JSON.
     pub(crate) fn suppressed_kinds(&self) -> Option<&'a str> {
         self.typed("suppressedKinds", Kind::Array)
+    }
+
+    /// Whether a list is short enough to be kept.
+    pub(crate) fn keeps(list: &str) -> bool {
+        list.len() <= MAX_LIST_BYTES
     }
 
     /// `estimatedTokensSaved`, rounded down; 0 where it cannot be a count.

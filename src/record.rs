@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::call::Call;
 use crate::json::{self, Kind, Object, ObjectWriter};
 use crate::metric::Verdict;
+use crate::protocol::Answer;
 use crate::usage::Usage;
 
 /// Names of `attribution`; other metadata is not part of a record.
@@ -25,7 +26,8 @@ impl Said {
 
     /// Adds the items of a JSON array.
     pub(crate) fn decide(&mut self, decisions: Option<&str>) {
-        let items = decisions.and_then(|all| all.strip_prefix('[')?.strip_suffix(']'));
+        let kept = decisions.filter(|all| Answer::keeps(all));
+        let items = kept.and_then(|all| all.strip_prefix('[')?.strip_suffix(']'));
         if let Some(items) = items {
             if !self.decisions.is_empty() {
                 self.decisions.push(',');

@@ -56,7 +56,7 @@ pub(crate) fn response(
 fn object(text: &str) -> Result<Object<'_>, Bypass> {
     Object::parse(text.as_bytes()).map_err(|error| match error {
         JsonError::NotJson => Bypass::AnswerNotJson,
-        JsonError::NotObject => Bypass::AnswerWrongShape,
+        JsonError::NotObject | JsonError::TooManyMembers => Bypass::AnswerWrongShape,
         JsonError::DuplicateMember => Bypass::TransformDuplicateMember,
     })
 }

@@ -288,8 +288,15 @@ impl Active {
         self.request = Request::Served;
         self.write_back = None;
         self.status = 200;
-        turn.adapter.reserve(&mut self.reserved, 0);
-        self.response = Response::Complete(Finished { usage: Usage::of(&hit), body: Ok(hit) });
+        let usage = Usage::of(&hit);
+        // Kept for the record alone.
+        let plan = &turn.adapter.plan;
+        let kept = plan.hooks.record && plan.record_content;
+        let wanted = if kept { bytes(&[hit.len()]) } else { 0 };
+        let kept = turn.adapter.reserve(&mut self.reserved, wanted) && kept;
+        let body =
+            if kept { Ok(Bytes::copy_from_slice(&hit)) } else { Err(Bypass::OverTotalBytes) };
+        self.response = Response::Complete(Finished { usage, body });
         let mut headers = vec![("content-type", content_type.into())];
         if self.call.wants_decisions {
             let value = self.decisions.header(Verdict::Hit).into();

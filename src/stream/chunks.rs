@@ -151,6 +151,8 @@ fn is_blank(value: &str) -> bool {
 /// A plain body written as chunks.
 pub(super) struct Replay<'a> {
     out: Vec<u8>,
+    /// More than this is no stream that a provider would send: each chunk repeats the head.
+    max_bytes: usize,
     /// The beginning of every chunk, an object still open.
     head: Vec<u8>,
     /// Further members of the body, as `head`; the first chunk carries them.
@@ -183,7 +185,8 @@ impl<'a> Replay<'a> {
             }
         }
         let usage = body.get("usage").filter(|usage| json::kind(usage) == Kind::Object);
-        Self { out: Vec::new(), head, once, piece, include_usage, usage }
+        let max_bytes = body.text().len().saturating_mul(32).saturating_add(64 * 1024);
+        Self { out: Vec::new(), max_bytes, head, once, piece, include_usage, usage }
     }
 
     /// Writes a chunk with the next piece of `choice`.
@@ -210,6 +213,9 @@ impl<'a> Replay<'a> {
         logprobs: Option<&str>,
         finish_reason: Option<&str>,
     ) {
+        if self.out.len() > self.max_bytes {
+            return;
+        }
         let mut out = b"[{".to_vec();
         push_member(&mut out, "index", choice.index.to_string().as_bytes());
         push_member(&mut out, self.piece, piece);
@@ -243,13 +249,13 @@ impl<'a> Replay<'a> {
         push_event(&mut self.out, None, &chunk);
     }
 
-    /// The whole stream.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    /// The whole stream; `None` if it became too large.
+    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
         if self.include_usage && self.usage.is_some() {
             self.chunk(b"[]", self.usage);
         }
         push_event(&mut self.out, None, b"[DONE]");
-        self.out
+        (self.out.len() <= self.max_bytes).then_some(self.out)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) type Members = BTreeMap<String, Grown>;
 /// Deeper objects are not merged, the later one wins: the recursion stays bounded.
 const MAX_DEPTH: u8 = 16;
 /// No answer has so many members, items or choices; each costs more than its bytes.
-pub(super) const MAX_ENTRIES: usize = 4096;
+pub(super) const MAX_ENTRIES: usize = 512;
 
 impl Grown {
     pub(super) fn whole(value: &str) -> Self {

@@ -74,7 +74,7 @@ pub(super) fn replay(body: &Object<'_>, include_usage: bool) -> Option<Vec<u8>> 
         }
         replay.end(choice, b"{}");
     }
-    Some(replay.finish())
+    replay.finish()
 }
 
 /// The first delta: the role, and all that does not come in pieces.

@@ -43,5 +43,5 @@ pub(super) fn replay(body: &Object<'_>, include_usage: bool) -> Option<Vec<u8>> 
         }
         replay.end(choice, b"\"\"");
     }
-    Some(replay.finish())
+    replay.finish()
 }

@@ -8,7 +8,7 @@ use crate::json::{self, JsonError, Object};
 pub(super) fn object(bytes: &[u8]) -> Result<Object<'_>, StreamError> {
     Object::parse(bytes).map_err(|error| match error {
         JsonError::NotJson => StreamError::NotJson,
-        JsonError::NotObject | JsonError::DuplicateMember => StreamError::Unexpected,
+        _ => StreamError::Unexpected,
     })
 }
 

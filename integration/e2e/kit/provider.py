@@ -23,8 +23,8 @@ class Provider(Service):
         super().__init__(plainly)
 
 
-def sse(*events: bytes, gap: float = 0.0, **more) -> Answer:
-    """A stream of server-sent events, one write each."""
+def sse(*events: bytes | float, gap: float = 0.0, **more) -> Answer:
+    """A stream of server-sent events, one write each, with pauses among them where a test wants."""
     pieces: list[bytes | float] = []
     for event in events:
         pieces += [event, gap] if gap else [event]

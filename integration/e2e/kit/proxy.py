@@ -24,7 +24,7 @@ HTTP1, HTTP2 = "HTTP/1.1", "HTTP/2"
 class Counting:
     """How far the module's counters moved since it was made.
 
-    A counter goes by its labels: `bypassed optimizer_timeout`, `optimize timeout`.
+    A counter goes by its labels: `bypassed optimizer_timeout`, `optimize timeout`, `chat input`.
     """
 
     def __init__(self, envoy: Envoy):
@@ -35,8 +35,8 @@ class Counting:
         found: dict[str, dict[str, int]] = collections.defaultdict(dict)
         for (name, labels), value in self.envoy.samples().items():
             values = dict(labels)
-            first = values.get("outcome") or values.get("kind")
-            second = values.get("reason") or values.get("result")
+            first = values.get("outcome") or values.get("kind") or values.get("operation")
+            second = values.get("reason") or values.get("result") or values.get("type")
             family = name.removeprefix("optimizer_")
             found[family][" ".join(filter(None, (first, second)))] = int(value)
         return found

@@ -88,6 +88,7 @@ fn case(reason: Bypass) -> Case {
         Bypass::RequestDuplicateMember => {
             Request(plain(), Script::chat_with(r#"{"model":"a","messages":[],"model":"b"}"#))
         }
+        Bypass::RequestTooManyMembers => Request(plain(), Script::chat_with(&many_members())),
         Bypass::OverTotalBytes => Played(over_total_bytes),
         Bypass::RequestBodyOverdue => Played(request_body_overdue),
         Bypass::HostCannotHold => Played(host_cannot_hold),
@@ -201,6 +202,9 @@ fn case(reason: Bypass) -> Case {
         Bypass::ResponseDuplicateMember => {
             Response(plain(), chat().unchanged().provider_body(r#"{"id":1,"id":2}"#))
         }
+        Bypass::ResponseTooManyMembers => {
+            Response(plain(), chat().unchanged().provider_body(&many_members()))
+        }
         Bypass::ResponseError => {
             WriteBack(plain(), chat().eligible().provider_body(r#"{"error":{"message":"m"}}"#))
         }
@@ -219,6 +223,12 @@ pub fn counter(family: &str, reason: Bypass) -> String {
 /// How often a reason was counted in one of the families.
 pub fn counted(proxy: &dyn Proxy, family: &str, reason: Bypass) -> u64 {
     proxy.counters().get(&counter(family, reason)).copied().unwrap_or(0)
+}
+
+/// An object that nobody's API knows.
+fn many_members() -> String {
+    let members: Vec<String> = (0..10_000).map(|n| format!("\"{n}\":{n}")).collect();
+    format!("{{{}}}", members.join(","))
 }
 
 fn over_total_bytes(start: Start, reason: Bypass) {
