@@ -89,6 +89,39 @@ fn a_stream_that_is_read_along() {
 }
 
 #[test]
+fn a_stream_of_many_members() {
+    let call = |host: &mut Host, size| {
+        let body = request(200, r#","stream":true"#);
+        let id = send(host, &body);
+        answer_one(host, advice(&body));
+        provide(host, id, "text/event-stream", &stream_of_members(size), false);
+    };
+    for size in [MIB, 8 * MIB] {
+        assert_within("members", needs(json!({}), call, size), size);
+    }
+}
+
+/// A stream of about so many bytes whose deltas grow objects of the smallest members.
+fn stream_of_members(size: usize) -> String {
+    let members = |value: &str| {
+        let all: Vec<_> = (0..250).map(|name| format!("\"{name:x}\":{value}")).collect();
+        format!("{{{}}}", all.join(","))
+    };
+    let (grown, opened) = (members(&members("0")), members("{}"));
+    let mut stream = String::new();
+    for index in 0.. {
+        for delta in [&grown, &opened] {
+            let choice = format!("{{\"index\":{index},\"delta\":{delta}}}");
+            stream.push_str(&format!("data: {{\"choices\":[{choice}]}}\n\n"));
+        }
+        if stream.len() >= size {
+            break;
+        }
+    }
+    stream
+}
+
+#[test]
 fn a_stream_that_is_held() {
     let call = |host: &mut Host, size| {
         let body = request(200, r#","stream":true"#);
