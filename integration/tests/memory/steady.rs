@@ -11,7 +11,7 @@ use crate::calls::{
 };
 
 /// How many kinds of request and of answer there are.
-const REQUESTS: usize = 10;
+const REQUESTS: usize = 11;
 const ANSWERS: usize = 7;
 const SIZES: [usize; 4] = [300, 3_000, 30_000, 300_000];
 
@@ -31,6 +31,7 @@ fn exchange(host: &mut Host, n: usize) {
         6 => answer_one(host, Answer::json(200, "[".repeat(size))),
         7 => answer_one(host, Answer::json(500, &body)),
         8 => answer_one(host, Answer::json(200, r#"{"request":{"messages":null}}"#)),
+        9 => host.client_gone(id),
         _ => {
             let hit = answer(size);
             let hit = format!(r#"{{"cacheHit":true,"cachedResponse":{hit},"request":{body}}}"#);
