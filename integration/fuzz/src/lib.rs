@@ -5,7 +5,7 @@ use fuzz_targets::mutation::mutate;
 /// Every other time a mutation that knows lines, else the fuzzer's own.
 /// `data` has room for `max_size` bytes, of which `size` are the input.
 pub fn mutated(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         return libfuzzer_sys::fuzzer_mutate(data, size, max_size);
     }
     let input = &data[..size];

@@ -18,7 +18,7 @@ const SIZES: [usize; 4] = [300, 3_000, 30_000, 300_000];
 /// One exchange, wrong in the `n`th way.
 fn exchange(host: &mut Host, n: usize) {
     let size = SIZES[n % SIZES.len()];
-    let streamed = n % 3 == 0;
+    let streamed = n.is_multiple_of(3);
     let members = if streamed { r#","stream":true"# } else { "" };
     let body = request(size, members);
     let id = send(host, &body);
