@@ -12,7 +12,8 @@ pub enum Tree {
     Null,
     Bool(bool),
     Number(f64),
-    String(String),
+    /// In WTF-8: a lone surrogate stands for itself.
+    String(Vec<u8>),
     Array(Vec<Tree>),
     Object(Vec<(String, Tree)>),
 }
@@ -40,11 +41,30 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
+/// A string's content.
+struct Text(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = Text;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a string")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text, E> {
+                Ok(Text(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
 /// How deep a tree may be: reading one is quadratic in its depth.
 const MAX_DEPTH: usize = 32;
 
 impl Tree {
-    /// Reads a value; `None` where it is not JSON, too deep, or text that is no Unicode.
+    /// Reads a value; `None` where it is not JSON, too deep, or has a name that is no Unicode.
     pub fn read(text: &str) -> Option<Self> {
         Self::at(text, 0)
     }
@@ -68,7 +88,10 @@ impl Tree {
                 let read = |item: &RawValue| Self::at(item.get(), depth + 1);
                 Self::Array(items.into_iter().map(read).collect::<Option<_>>()?)
             }
-            b'"' => Self::String(serde_json::from_str(text).ok()?),
+            b'"' => {
+                let Text(text) = serde_json::from_str(text).ok()?;
+                Self::String(text)
+            }
             b't' | b'f' => Self::Bool(text == "true"),
             b'n' => Self::Null,
             _ => Self::Number(text.parse().ok()?),
@@ -117,7 +140,9 @@ impl Tree {
                 let members: Vec<_> = members
                     .iter()
                     .rev()
-                    .map(|(name, value)| format!("{} : {}", escaped(name), value.rewritten()))
+                    .map(|(name, value)| {
+                        format!("{} : {}", escaped(name.as_bytes()), value.rewritten())
+                    })
                     .collect();
                 format!("{{ {} }}", members.join(" , "))
             }
@@ -148,7 +173,27 @@ impl PartialEq for Tree {
     }
 }
 
-fn escaped(text: &str) -> String {
-    let units = text.encode_utf16().map(|unit| format!("\\u{unit:04X}"));
-    format!("\"{}\"", units.collect::<String>())
+/// A string with every UTF-16 unit escaped.
+fn escaped(mut text: &[u8]) -> String {
+    let mut out = "\"".to_owned();
+    while let [first, ..] = text {
+        let (character, rest) = text.split_at(match first {
+            0..0x80 => 1,
+            0x80..0xe0 => 2,
+            0xe0..0xf0 => 3,
+            0xf0.. => 4,
+        });
+        text = rest;
+        match (std::str::from_utf8(character), character) {
+            (Ok(character), _) => {
+                character.encode_utf16().for_each(|unit| out.push_str(&format!("\\u{unit:04X}")));
+            }
+            (Err(_), [_, middle, last]) => {
+                let unit = 0xd000 | u16::from(middle & 0x3f) << 6 | u16::from(last & 0x3f);
+                out.push_str(&format!("\\u{unit:04X}"));
+            }
+            (Err(_), other) => panic!("{other:?} is no surrogate"),
+        }
+    }
+    out + "\""
 }

@@ -48,6 +48,7 @@ pub fn target(data: &[u8]) {
     let body = match &whole.0 {
         Ok(body) => {
             assert!(body.len() <= content.len() + 1024, "larger than its stream");
+            ends(dialect, content);
             body
         }
         Err(_) => content,
@@ -57,6 +58,18 @@ pub fn target(data: &[u8]) {
     } else {
         assert!(whole.0.is_err(), "no object: {}", String::from_utf8_lossy(body));
     }
+}
+
+/// A stream that is cut off before its end marker is not complete.
+fn ends(dialect: Dialect, content: &[u8]) {
+    let marker: &[u8] = match dialect {
+        Dialect::OpenAiResponses => b"response.completed",
+        Dialect::AnthropicMessages => b"message_stop",
+        _ => b"[DONE]",
+    };
+    let end = content.windows(marker.len()).position(|window| window == marker);
+    let end = end.expect("an end marker");
+    assert!(assembled(dialect, usize::MAX, [&content[..end]]).0.is_err(), "cut off");
 }
 
 fn assembled<'a>(
