@@ -110,6 +110,10 @@ test-streams: $(VENV)/.complete ## Streams put together and replayed, beside the
 test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clients and the official SDKs
 	$(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
 
+.PHONY: breaker-cost
+breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute
+	@for workers in 1 2; do $(VENV)/bin/python integration/e2e/breaker_cost.py $$workers; done
+
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete
 	REFERENCE_OPTIMIZER=$(TARGET)/debug/reference-optimizer $(VENV)/bin/python -m pytest -q integration/conformance

@@ -9,9 +9,8 @@ use bytes::Bytes;
 
 use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
-use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
+use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome, Trace};
 use crate::effect::Effect;
-use crate::exchange::Exchange;
 use crate::metric::{Metric, Verdict};
 use crate::plan::Plan;
 use crate::watch::Watch;
@@ -26,9 +25,6 @@ const MAX_PER_TICK: usize = 8;
 const QUEUED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nothing in the answer to one is of interest.
 const MAX_QUEUED_ANSWER_BYTES: usize = 64 * 1024;
-
-/// Headers of the call that callouts carry on.
-pub(crate) type Trace = Vec<(&'static str, String)>;
 
 /// The state of one VM.
 #[derive(Debug)]
@@ -103,11 +99,6 @@ impl Adapter {
     /// The plan being carried out.
     pub fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// The state of one more exchange.
-    pub fn exchange(&self) -> Exchange {
-        Exchange::new()
     }
 
     /// Bytes of bodies held by all exchanges and waiting write-backs.

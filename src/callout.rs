@@ -46,6 +46,9 @@ impl Kind {
     }
 }
 
+/// Headers of the call that callouts carry on.
+pub(crate) type Trace = Vec<(&'static str, String)>;
+
 /// Names one callout among all of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CalloutId(pub u32);

@@ -401,8 +401,13 @@ pub struct ConfigError {
 impl ConfigError {
     /// `path` as an operator would write it (`limits.request_bytes`), empty for the whole.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self { path: one_line(path.into()), message: one_line(message.into()) }
     }
+}
+
+/// An error is one line, whatever the names in the configuration hold.
+fn one_line(text: String) -> String {
+    text.replace(char::is_control, "\u{fffd}")
 }
 
 impl fmt::Display for ConfigError {
@@ -559,6 +564,13 @@ mod tests {
         assert!(error("[]").contains("expected a JSON object"));
         assert!(error(r#"{"optimizer":"#).starts_with("configuration: not JSON: EOF"));
         assert!(error(r#"{"optimizer":{"upstream":"o"}} x"#).contains("not JSON: trailing"));
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        let text = error(&with(r#""a\nb\u0000":1"#));
+        assert!(text.starts_with("configuration: a\u{fffd}b\u{fffd}: unknown field"), "{text}");
+        assert!(!text.contains(char::is_control));
     }
 
     #[test]

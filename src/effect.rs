@@ -66,7 +66,7 @@ impl Notice {
     pub const fn text(self) -> &'static str {
         match self {
             Notice::HostWithholdsBodies => {
-                "the host does not show the bodies of held requests: that call went on unchanged after 0.75 s, and from now on every call is left alone (host_cannot_hold). Envoy 1.35 or newer: set allow_on_headers_stop_iteration: true beside the plugin's name"
+                "the host does not show the bodies of held requests: two calls went on unchanged after 0.75 s, and from now on every call is left alone (host_cannot_hold). Envoy 1.35 or newer: set allow_on_headers_stop_iteration: true beside the plugin's name"
             }
             Notice::OptimizerFails => {
                 "the optimizer keeps failing: calls go on unchanged without asking it (breaker_open), one probe each breaker.open_ms. Look at optimizer_callouts by result, and at the optimizer"

@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::adapter::{Adapter, measure_callout};
+use crate::admission::Form;
 use crate::breaker::{Admission, Transition};
 use crate::bypass::Bypass;
 use crate::call::Call;
@@ -30,11 +31,11 @@ use crate::decisions::Decisions;
 use crate::effect::{Effect, Flow, Notice, Side};
 use crate::event::{Body, Event};
 use crate::metric::{Metric, Verdict};
-use crate::reader::{Finished, Form, Reader};
+use crate::reader::{Finished, Reader};
 use crate::record::Said;
 
 /// One exchange. Without an `Active` part it is none of ours.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Exchange(Option<Box<Active>>);
 
 #[derive(Debug)]
@@ -222,7 +223,8 @@ impl Turn<'_> {
 }
 
 impl Exchange {
-    pub(crate) fn new() -> Self {
+    /// An exchange that has not begun.
+    pub const fn new() -> Self {
         Self(None)
     }
 

@@ -344,27 +344,29 @@ pub fn count_items(array: &str) -> usize {
 
 /// Writes an object whose values are JSON already, or become it.
 #[derive(Debug, Default)]
-pub struct ObjectWriter(Vec<u8>);
+pub struct ObjectWriter {
+    out: Vec<u8>,
+    /// Where the object begins.
+    start: usize,
+}
 
 impl ObjectWriter {
     /// An empty object; `capacity` bytes are expected.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(Vec::with_capacity(capacity))
+        Self { out: Vec::with_capacity(capacity), start: 0 }
     }
 
     /// Adds a member whose value is JSON.
     pub fn raw(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
-        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
-        push_string(&mut self.0, name);
-        self.0.push(b':');
-        self.0.extend_from_slice(value.as_ref());
+        self.name(name);
+        self.out.extend_from_slice(value.as_ref());
         self
     }
 
     /// Adds a member whose value is a string.
     pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
-        self.raw(name, "");
-        push_string(&mut self.0, value);
+        self.name(name);
+        push_string(&mut self.out, value);
         self
     }
 
@@ -373,13 +375,29 @@ impl ObjectWriter {
         self.raw(name, value.to_string())
     }
 
+    /// Adds a member whose value is an object that `write` fills.
+    pub fn object(&mut self, name: &str, write: impl FnOnce(&mut ObjectWriter)) -> &mut Self {
+        self.name(name);
+        let start = self.out.len();
+        let mut inner = ObjectWriter { out: std::mem::take(&mut self.out), start };
+        write(&mut inner);
+        self.out = inner.finish();
+        self
+    }
+
     /// The object.
     pub fn finish(&mut self) -> Vec<u8> {
-        if self.0.is_empty() {
-            self.0.push(b'{');
+        if self.out.len() == self.start {
+            self.out.push(b'{');
         }
-        self.0.push(b'}');
-        std::mem::take(&mut self.0)
+        self.out.push(b'}');
+        std::mem::take(&mut self.out)
+    }
+
+    fn name(&mut self, name: &str) {
+        self.out.push(if self.out.len() == self.start { b'{' } else { b',' });
+        push_string(&mut self.out, name);
+        self.out.push(b':');
     }
 }
 
@@ -495,5 +513,9 @@ mod tests {
         object.raw("a", "[1]").string("b\"", "c\n").number("d", 5);
         assert_eq!(object.finish(), br#"{"a":[1],"b\"":"c\n","d":5}"#);
         assert_eq!(ObjectWriter::default().finish(), b"{}");
+        object.object("e", |_| {}).object("f", |inner| {
+            inner.number("g", 1).object("h", |inner| _ = inner.string("i", "j"));
+        });
+        assert_eq!(object.number("k", 2).finish(), br#"{"e":{},"f":{"g":1,"h":{"i":"j"}},"k":2}"#);
     }
 }

@@ -57,6 +57,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapter;
+mod admission;
 pub mod breaker;
 pub mod bypass;
 mod call;

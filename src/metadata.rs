@@ -4,20 +4,10 @@
 use crate::event::RequestHead;
 use crate::headers::Headers;
 use crate::json::{self, Kind, Object, ObjectWriter};
-use crate::plan::{Plan, Source};
+use crate::plan::{Plan, Source, canonical_name};
 
 /// Larger claims than this, in bytes, are ignored as a whole.
 const MAX_CLAIM_BYTES: usize = 8 * 1024;
-
-/// The one spelling of an attribution's name.
-pub(crate) fn canonical_name(name: &str) -> &str {
-    match name {
-        "user_id" | "userId" => "user",
-        "team_id" => "team",
-        "session_id" => "sessionId",
-        other => other,
-    }
-}
 
 /// The trusted attributions of a call, in the plan's order.
 pub(crate) fn trusted<'p>(plan: &'p Plan, head: RequestHead<'_>) -> Vec<(&'p str, String)> {

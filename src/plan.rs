@@ -7,7 +7,6 @@ use crate::config::{
 use crate::dialect::{Dialect, Endpoints};
 use crate::headers::is_header_value;
 use crate::host::{Capabilities, Host};
-use crate::metadata::canonical_name;
 
 /// What the module does, decided once. Read-only at run time.
 #[derive(Clone, Debug)]
@@ -282,6 +281,16 @@ fn trust(
         }
     };
     Ok(Trusted { name, source })
+}
+
+/// The one spelling of an attribution's name.
+pub(crate) fn canonical_name(name: &str) -> &str {
+    match name {
+        "user_id" | "userId" => "user",
+        "team_id" => "team",
+        "session_id" => "sessionId",
+        other => other,
+    }
 }
 
 fn scope(cache: &Cache, trusted: &[Trusted]) -> Result<Scope, ConfigError> {

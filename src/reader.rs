@@ -2,21 +2,12 @@
 
 use bytes::Bytes;
 
+use crate::admission::{Form, response_error};
 use crate::bypass::Bypass;
-use crate::call::response_error;
 use crate::dialect::Dialect;
 use crate::json::Object;
 use crate::stream::{Assembler, StreamError};
 use crate::usage::Usage;
-
-/// In which form an answer comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// One JSON document.
-    Json,
-    /// Server-sent events.
-    Stream,
-}
 
 /// An answer that is being read along.
 #[derive(Debug)]
@@ -96,9 +87,11 @@ impl Reader {
 }
 
 /// The JSON document that a whole stream stands for.
-pub(crate) fn assemble(dialect: Dialect, stream: &[u8]) -> Result<Bytes, Bypass> {
-    let mut assembler = Assembler::new(dialect, usize::MAX);
-    assembler.push(stream);
+pub(crate) fn assemble(dialect: Dialect, stream: Bytes) -> Result<Bytes, Bypass> {
+    let mut assembler = Assembler::new(dialect, stream.len());
+    assembler.push(&stream);
+    // Not both at a time: the stream and the document.
+    drop(stream);
     assembler.finish().map(Bytes::from).map_err(stream_error)
 }
 

@@ -59,7 +59,9 @@ pub(crate) struct Facts<'f> {
 /// The body of `POST /v1/record`. What is not known is left out, never null.
 pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
     let call = facts.call;
-    let mut out = ObjectWriter::default();
+    let lengths = [facts.input, facts.output].map(|body| body.map_or(0, <[u8]>::len));
+    let [input, output] = lengths;
+    let mut out = ObjectWriter::with_capacity(input.saturating_add(output).saturating_add(1024));
     out.string("id", facts.id)
         .number("ts", millis(facts.started))
         .string("endpoint", call.dialect.endpoint())
@@ -86,13 +88,13 @@ pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
         out.raw("decisions", format!("[{}]", said.decisions));
     }
     if facts.input.is_some() || facts.output.is_some() {
-        let mut content = ObjectWriter::default();
-        for (name, body) in [("input", facts.input), ("output", facts.output)] {
-            if let Some(body) = body {
-                content.raw(name, body);
+        out.object("content", |content| {
+            for (name, body) in [("input", facts.input), ("output", facts.output)] {
+                if let Some(body) = body {
+                    content.raw(name, body);
+                }
             }
-        }
-        out.raw("content", content.finish());
+        });
     }
     if let Some(said) = facts.said {
         if let Some(id) = &said.optimization_id {
@@ -106,17 +108,17 @@ pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
 
 fn attribution(call: &Call, out: &mut ObjectWriter) {
     let Ok(metadata) = Object::parse(&call.caller.metadata) else { return };
-    let mut attribution = ObjectWriter::default();
-    let mut any = false;
-    for name in ATTRIBUTION {
-        if let Some(value) = metadata.get(name).filter(|value| json::kind(value) != Kind::Null) {
-            any = true;
-            attribution.raw(name, value);
+    let known = |name| metadata.get(name).filter(|value| json::kind(value) != Kind::Null);
+    if ATTRIBUTION.into_iter().all(|name| known(name).is_none()) {
+        return;
+    }
+    out.object("attribution", |attribution| {
+        for name in ATTRIBUTION {
+            if let Some(value) = known(name) {
+                attribution.raw(name, value);
+            }
         }
-    }
-    if any {
-        out.raw("attribution", attribution.finish());
-    }
+    });
 }
 
 fn millis(time: Duration) -> u64 {

@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_millis(750);
 /// host withheld it. A slow client's comes when it likes.
 const AT_ONCE: Duration = Duration::from_millis(5);
 
+/// So many calls in a row must show it: a slow client's body may come at that very moment.
+const SUSPICIONS: u32 = 2;
+
 /// What is known about the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Known {
@@ -27,6 +30,7 @@ enum Known {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     known: Known,
+    suspicions: u32,
     watched: usize,
 }
 
@@ -68,7 +72,11 @@ impl Watch {
     /// The body of a request that was let go at `since` comes; true if this is
     /// how the module learns that the host withholds bodies.
     pub(crate) fn late_body(&mut self, since: Duration, now: Duration) -> bool {
-        let withheld = self.known == Known::Nothing && now.saturating_sub(since) <= AT_ONCE;
+        if self.known != Known::Nothing || now.saturating_sub(since) > AT_ONCE {
+            return false;
+        }
+        self.suspicions = self.suspicions.saturating_add(1);
+        let withheld = self.suspicions >= SUSPICIONS;
         if withheld {
             self.known = Known::WithholdsBodies;
         }
@@ -102,6 +110,7 @@ mod tests {
         let mut watch = Watch::default();
         assert!(!watch.is_overdue(ms(0), ms(749)) && watch.is_overdue(ms(0), ms(750)));
         assert!(!watch.late_body(ms(750), ms(760)) && watch.may_hold(), "a slow client");
+        assert!(!watch.late_body(ms(750), ms(751)) && watch.may_hold(), "once may be chance");
         assert!(watch.late_body(ms(750), ms(751)) && !watch.may_hold());
         assert!(!watch.late_body(ms(750), ms(751)), "said once");
     }

@@ -112,9 +112,12 @@ def narrow(proxies) -> Proxy:
 
 
 @pytest.fixture
-def recording(proxies) -> Proxy:
+def recording(proxies) -> Iterator[Proxy]:
     """Leaves a record of every call, without prompts and answers."""
-    return proxies.get(Setup(module(hooks={"record": True})))
+    proxy = proxies.get(Setup(module(hooks={"record": True})))
+    yield proxy
+    # Tests here count records: none may be left to be counted in the next one.
+    proxy.settle()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import gzip
 import json
 import socket
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ from kit.envoy_config import MIB, Setup
 from kit.message import NEVER, RESET, Answer, Raw, as_json
 from kit.optimizer import OPTIMIZE, OPTIMIZE_RESPONSE, says, transforms
 
-TIMEOUT_MS = 400
+TIMEOUT_MS = 300
 # Far above the time-out, far below what any proxy's own time-out would give.
 SANE_SECONDS = 5.0
 BODY = CHAT.call().body
@@ -195,29 +194,13 @@ def test_a_client_that_leaves_during_the_response_hook_harms_nobody(plain, optim
 
 @pytest.fixture
 def with_breaker(proxies):
-    breaker = {"failures": 3, "open_ms": 1000}
+    breaker = {"failures": 3}
     return proxies.get(Setup(module(breaker=breaker)))
 
 
 def failing(proxy, optimizer, count: int) -> list[str]:
     optimizer.on(OPTIMIZE, as_json({}, status=500))
     return [proxy.outcome(proxy.send(CHAT.call())) for _ in range(count)]
-
-
-def test_the_breaker_opens_and_a_single_probe_closes_it(with_breaker, optimizer, provider):
-    assert failing(with_breaker, optimizer, 5) == [
-        *["bypassed:optimizer_status"] * 3, *["bypassed:breaker_open"] * 2,
-    ]
-    assert len(optimizer.to(OPTIMIZE)) == 3
-    time.sleep(1.1)
-    assert failing(with_breaker, optimizer, 2) == [
-        "bypassed:optimizer_status", "bypassed:breaker_open",
-    ]
-    time.sleep(1.1)
-    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
-    for _ in range(2):
-        assert with_breaker.outcome(with_breaker.send(CHAT.call())) == "transformed"
-    assert len(provider.calls) == 9
 
 
 def test_a_success_in_between_keeps_the_breaker_closed(with_breaker, optimizer):

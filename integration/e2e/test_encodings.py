@@ -12,8 +12,10 @@ from kit.envoy_config import Setup
 from kit.message import as_json
 from kit.optimizer import OPTIMIZE, OPTIMIZE_RESPONSE, hits, rewrites, says
 from kit.provider import sse
+from kit.streams import STREAMING, told
 
 GZIP = ("accept-encoding", "gzip, br")
+OFF = ("x-anyray-optimize", "off")
 
 
 def upstream_encoding(proxy, provider, call, http) -> list[str]:
@@ -44,8 +46,33 @@ def test_identity_where_a_refused_hit_is_written_back(plain, optimizer, provider
     assert upstream_encoding(plain, provider, call, http) == ["identity"]
 
 
+@pytest.mark.parametrize("dialect", STREAMING, ids=str)
+def test_identity_where_a_stream_is_written_back(plain, optimizer, provider, http, dialect, cache_key):
+    optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=cache_key))
+    call = dialect.call(headers=[GZIP], stream=True)
+    assert upstream_encoding(plain, provider, call, http) == ["identity"]
+
+
+def test_identity_where_the_response_hook_reads_a_stream(holding_streams, provider, http):
+    call = CHAT.call(headers=[GZIP], stream=True)
+    assert upstream_encoding(holding_streams, provider, call, http) == ["identity"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_identity_where_a_record_is_made(recording, optimizer, provider, http, stream):
+    call = CHAT.call(headers=[GZIP], stream=stream)
+    assert upstream_encoding(recording, provider, call, http) == ["identity"]
+    # A record alone is no reason to change a call that is to be left alone.
+    for call in (CHAT.call(headers=[GZIP, OFF], stream=stream),
+                 CHAT.call(headers=[GZIP], raw=b"no json")):
+        assert upstream_encoding(recording, provider, call, http) == [GZIP[1]]
+    optimizer.on(OPTIMIZE, as_json({}, status=500))
+    call = CHAT.call(headers=[GZIP], stream=stream)
+    assert upstream_encoding(recording, provider, call, http) == [GZIP[1]]
+
+
 UNREAD = {
-    "an opted-out call": CHAT.call(headers=[GZIP, ("x-anyray-optimize", "off")]),
+    "an opted-out call": CHAT.call(headers=[GZIP, OFF]),
     "a stream": CHAT.call(headers=[GZIP], stream=True),
     "a request that is no JSON": CHAT.call(headers=[GZIP], raw=b"no json"),
     "a signed request": CHAT.call(headers=[GZIP, ("content-digest", "sha-256=:AA==:")]),
@@ -99,10 +126,14 @@ def test_identity_as_a_content_encoding_is_no_encoding(plain, optimizer, provide
     assert plain.send(MESSAGES.call(), http).json["model"] == "m2"
 
 
-def test_a_gzip_stream_passes_as_it_is(plain, provider, http):
-    encoded = gzip.compress(b"data: [DONE]\n\n")
-    stream = sse(encoded)
+def test_a_gzip_stream_passes_as_it_is(plain, optimizer, provider, http, cache_key):
+    encoded = gzip.compress(b"".join(told(CHAT)))
+    stream = sse(encoded[:100], encoded[100:], gap=0.02)
     stream.headers.append(("content-encoding", "gzip"))
     provider.answers(stream)
+    optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=cache_key))
+    counting = plain.counting()
     reply = plain.send(CHAT.call(headers=[GZIP], stream=True), http)
-    assert reply.body == encoded
+    assert reply.body == encoded and reply.complete
+    counting.expect(
+        responses={"bypassed response_encoded": 1}, write_backs={"bypassed response_encoded": 1})

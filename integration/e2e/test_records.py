@@ -1,6 +1,7 @@
 """Records: one for each call of an endpoint, however it went, with exactly what is known of it."""
 
 import json
+import threading
 import time
 import uuid
 
@@ -79,7 +80,7 @@ def test_a_streamed_call(recording, optimizer, provider, http, dialect):
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("dialect", STREAMING, ids=str)
-def test_a_hit(recording, optimizer, provider, http, dialect, key, stream):
+def test_a_hit(recording, optimizer, http, dialect, key, stream):
     recording.send(dialect.call(key=key))
     optimizer.on(OPTIMIZE, hits(dialect.answer, decisions=[DECISION]))
     id, reply = send(recording, dialect.call(key=key, **({"stream": True} if stream else {})), http)
@@ -216,12 +217,12 @@ def test_an_opted_out_stream_is_read_along(recording, optimizer, provider, http)
     assert facts(optimizer.record(id)) == of(MESSAGES, **TOKENS[MESSAGES.name], model=None)
 
 
-def test_without_the_request_hook(proxies, optimizer, provider, http):
+def test_without_any_other_hook(proxies, optimizer, provider, http):
     proxy = proxies.get(Setup(module(hooks={"request": False, "response": False, "record": True})))
-    provider.answers(sse(*told(CHAT)))
-    id, _ = send(proxy, CHAT.call(stream=True), http)
-    record = facts(optimizer.record(id))
-    assert record == of(CHAT, **TOKENS[CHAT.name], model=record.get("model"))
+    for answer in (sse(*told(CHAT)), provider.default):
+        provider.answers(answer)
+        id, _ = send(proxy, CHAT.call(stream=True), http)
+        assert facts(optimizer.record(id)) == of(CHAT, **TOKENS[CHAT.name])
     assert optimizer.to(OPTIMIZE) == []
 
 
@@ -362,6 +363,15 @@ def test_content_that_is_not_known_is_left_out(with_content, optimizer, provider
     assert optimizer.record(id)["content"] == {"input": CHAT.body(stream=True)}
 
 
+@pytest.mark.parametrize("body", [b"no json", b'{"a":', b'"\xff"', b"[]"], ids=str)
+def test_content_that_is_no_json_is_left_out(with_content, optimizer, provider, body, http):
+    """So that the record is JSON whatever the provider answers."""
+    provider.answers(as_json(body))
+    id, reply = send(with_content, CHAT.call(), http)
+    assert reply.body == body
+    assert optimizer.record(id)["content"]["input"] == CHAT.request
+
+
 def test_no_prompt_answer_or_key_is_in_a_record(recording, optimizer, provider, http, key):
     canary = f"canary-{uuid.uuid4().hex}"
     asked = {"messages": [{"role": "user", "content": canary}], "user": canary}
@@ -422,14 +432,19 @@ def test_what_is_not_delivered_is_counted_and_not_sent_again(recording, optimize
 
 
 def test_nobody_waits_for_it(recording, optimizer, provider, http):
-    optimizer.on(RECORD, as_json({}, delay=0.5))
+    read = threading.Event()
+
+    def unanswered(seen) -> Answer:
+        read.wait(4)
+        return Answer(status=204)
+
+    optimizer.on(RECORD, unanswered)
     provider.answers(sse(*told(CHAT)))
-    started = time.monotonic()
-    replies = [send(recording, CHAT.call(stream=True), http) for _ in range(10)]
-    assert time.monotonic() - started < 0.5
-    assert all(reply.complete for _, reply in replies)
-    for id, _ in replies:
+    for _ in range(10):
+        id, reply = send(recording, CHAT.call(stream=True), http)
+        assert reply.complete and reply.elapsed - reply.arrivals[-1][0] < 0.2
         optimizer.record(id)
+    read.set()
 
 
 def test_none_leaves_while_the_breaker_is_open(proxies, optimizer):

@@ -1,4 +1,4 @@
-"""Many streams at a time that end in every way: each leaves one record, and the whole ones a write-back."""
+"""Many streams at a time that end in every way: each is recorded, the whole ones are written back."""
 
 import collections
 import time

@@ -56,7 +56,7 @@ def test_a_rewritten_stream_reaches_the_client(
 
 
 @streaming
-def test_the_sdks_consume_a_rewritten_stream(holding, optimizer, provider, key, dialect):
+def test_the_sdks_consume_a_rewritten_stream(holding, provider, key, dialect):
     provider.answers(sse(*told(dialect)))
     sdks = Sdks(holding.url, key)
     final, _ = sdks.streamed(dialect, **COUNTED[dialect.name])
@@ -115,7 +115,7 @@ def test_it_goes_on_after_the_time_out(tight, optimizer, provider, http):
     assert 0.25 < reply.elapsed < 1.5
 
 
-def test_a_stream_larger_than_the_host_s_room_flows_on(tight, optimizer, provider, http):
+def test_a_stream_larger_than_the_host_s_room_flows_on(tight, provider, http):
     """Of the host's room, 2 MiB are left for what one callback may bring."""
     comments = [b": " + b"x" * (MIB // 8) + b"\n\n"] * 20
     provider.answers(sse(*comments, *told(CHAT), gap=0.001))
@@ -169,7 +169,7 @@ def test_the_client_is_told(holding, optimizer, provider, http, verdict, status)
     assert header["decisions"] == [DECISION] * (2 if verdict == "transformed" else 1)
 
 
-def test_a_plain_answer_to_a_streaming_client_is_shown_too(holding, optimizer, http):
+def test_a_plain_answer_to_a_streaming_client_is_shown_too(holding, http):
     reply = holding.send(CHAT.call(stream=True), http)
     assert reply.json == CHAT.answer | {"model": "rewritten"}
 
@@ -198,7 +198,7 @@ def test_without_room_streams_are_not_held(proxies, optimizer, provider, http):
     assert len(reply.arrivals) > 3
 
 
-def test_with_the_request_hook_bypassed_streams_are_not_held(holding, optimizer, provider, http):
+def test_with_the_request_hook_bypassed_streams_are_not_held(holding, provider, http):
     provider.answers(sse(*told(CHAT), gap=0.01))
     off = [("x-anyray-optimize", "off")]
     reply = holding.send(CHAT.call(stream=True, headers=off), http)

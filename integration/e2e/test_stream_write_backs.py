@@ -1,6 +1,7 @@
 """What a streamed answer puts into the cache, and which streams never get there."""
 
 import gzip
+import json
 
 import pytest
 
@@ -86,9 +87,22 @@ def test_a_stream_nobody_asked_for_is_written_back(plain, optimizer, provider, e
     assert optimizer.written_back(eligible)["response"] == document(CHAT)
 
 
-def test_json_where_a_stream_was_asked_for_is_written_back(plain, optimizer, provider, eligible):
+def test_json_where_a_stream_was_asked_for_is_written_back(plain, optimizer, eligible):
     plain.send(CHAT.call(stream=True))
     assert optimizer.written_back(eligible)["response"] == CHAT.answer
+
+
+def test_ten_megabytes_in_many_events_are_written_back(plain, optimizer, provider, http, eligible):
+    first, *middle, finish, usage, end = told(CHAT)
+    piece = document(CHAT)["choices"][0]["message"]["content"] * 12
+    event = middle[0].replace(b'"Gr"', json.dumps(piece, ensure_ascii=False).encode())
+    stream = [first, *[event * 50] * 360, finish, usage, end]
+    assert 9_000_000 < sum(map(len, stream)) < 12_000_000
+    provider.answers(sse(*stream))
+    reply = plain.send(CHAT.call(stream=True), http)
+    assert reply.body == b"".join(stream) and reply.complete
+    [choice] = optimizer.written_back(eligible)["response"]["choices"]
+    assert choice["message"]["content"] == piece * 50 * 360
 
 
 def not_written_back(proxy, optimizer, provider, call, reason, key, http):

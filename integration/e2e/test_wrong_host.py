@@ -29,12 +29,13 @@ def test_a_call_goes_on_and_later_ones_are_left_alone(proxies, optimizer, provid
     try:
         optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
         call = CHAT.call()
-        replies = [proxy.send(call, http) for _ in range(3)]
+        replies = [proxy.send(call, http) for _ in range(4)]
         for reply in replies:
             assert (reply.status, reply.json, reply.complete) == (200, CHAT.answer, True)
             assert provider.of(reply.case)[0].body == call.body
         assert [proxy.outcome(reply) for reply in replies] == [
-            "bypassed:request_body_overdue", "bypassed:host_cannot_hold", "bypassed:host_cannot_hold",
+            "bypassed:request_body_overdue", "bypassed:request_body_overdue",
+            "bypassed:host_cannot_hold", "bypassed:host_cannot_hold",
         ]
         assert optimizer.calls == []
         assert sum(MISSING in line for line in proxy.new_log_lines()) == 1

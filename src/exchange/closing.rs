@@ -4,8 +4,8 @@
 use bytes::Bytes;
 
 use super::{Active, Request, Response, Turn};
+use crate::admission;
 use crate::bypass::Bypass;
-use crate::call;
 use crate::callout::Kind;
 use crate::dialect::Dialect;
 use crate::effect::Effect;
@@ -87,7 +87,7 @@ impl Active {
 
     /// Whether what the client got may be written to the cache.
     fn cacheable(&self, turn: &Turn<'_>, body: &[u8]) -> Result<(), Bypass> {
-        let object = Object::parse(body).map_err(call::response_error)?;
+        let object = Object::parse(body).map_err(admission::response_error)?;
         let incomplete = self.call.dialect == Dialect::OpenAiResponses
             && object.get("status").is_some_and(|status| status != "\"completed\"");
         if protocol::has_error(&object) || incomplete {

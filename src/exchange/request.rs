@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::{Active, Request, Response, Turn, bytes, let_go};
+use crate::admission;
 use crate::bypass::Bypass;
-use crate::call::{self, Call};
+use crate::call::Call;
 use crate::callout::{Kind, Outcome};
 use crate::config::Serve;
 use crate::decisions::Decisions;
@@ -42,7 +43,7 @@ impl Active {
             turn.push(Effect::Flow(Side::Request, Flow::Pass));
             return None;
         };
-        let admitted = call::admit(plan, head);
+        let admitted = admission::admit(plan, head);
         let reads = plan.hooks.request || plan.hooks.response || plan.hooks.record;
         let mut active = Box::new(Self {
             call: Call::new(plan, dialect, head),
@@ -161,7 +162,7 @@ impl Active {
         if body.is_empty() {
             return Err(Bypass::RequestEmpty);
         }
-        let object = Object::parse(&body).map_err(call::request_error)?;
+        let object = Object::parse(&body).map_err(admission::request_error)?;
         self.call.read_body(&object);
         if !turn.adapter.plan.hooks.request {
             self.send(turn, Verdict::Unchanged, body);
@@ -235,7 +236,7 @@ impl Active {
             }
         }
         let transformed = answer.request().ok_or(Bypass::AnswerWrongShape)?;
-        let original = Object::parse(body).map_err(call::request_error)?;
+        let original = Object::parse(body).map_err(admission::request_error)?;
         let Some(new) = transform::request(self.call.dialect, &original, transformed)? else {
             return Ok(Decision::Send(Verdict::Unchanged, body.clone()));
         };

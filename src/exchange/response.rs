@@ -3,15 +3,15 @@
 use bytes::Bytes;
 
 use super::{Active, Head, Request, Response, Turn, bytes, let_go};
+use crate::admission::{self, DIGESTS, Form};
 use crate::bypass::Bypass;
-use crate::call::{self, DIGESTS};
 use crate::callout::{Kind, Outcome};
 use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, ResponseHead};
 use crate::json::Object;
 use crate::metric::{Metric, Verdict};
 use crate::protocol::{self, Answer};
-use crate::reader::{self, Finished, Form, Reader};
+use crate::reader::{self, Finished, Reader};
 use crate::transform;
 use crate::usage::Usage;
 
@@ -32,7 +32,7 @@ impl Active {
         self.abandon_request(turn, Bypass::HostAnswered);
         self.status = head.headers.status();
         self.learn(turn, head);
-        let readable = call::readable(head);
+        let readable = admission::readable(head);
         if turn.adapter.plan.hooks.response {
             match readable.and_then(|form| self.may_hold(turn, head, form)) {
                 Ok((bound, head)) => {
@@ -92,7 +92,7 @@ impl Active {
         if turn.adapter.breaker.is_open(turn.now) {
             return Err(Bypass::BreakerOpen);
         }
-        let bound = call::response_bound(plan, head.headers.content_length())?;
+        let bound = admission::response_bound(plan, head.headers.content_length())?;
         let present = |name: &&str| head.headers.has(name);
         let head = Head {
             form,
@@ -115,7 +115,7 @@ impl Active {
                     self.give_up(turn, Bypass::OverTotalBytes);
                 }
             }
-            (Response::Holding { .. }, Body::Whole(body)) => self.ask_about_response(turn, &body),
+            (Response::Holding { .. }, Body::Whole(body)) => self.ask_about_response(turn, body),
             (Response::Holding { .. }, Body::Unreadable) => {
                 self.give_up(turn, Bypass::ResponseUnreadable);
             }
@@ -147,11 +147,11 @@ impl Active {
     }
 
     /// The whole answer is there: asks the optimizer about it.
-    fn ask_about_response(&mut self, turn: &mut Turn<'_>, body: &Bytes) {
+    fn ask_about_response(&mut self, turn: &mut Turn<'_>, body: Bytes) {
         let Response::Holding { bound, head } = &self.response else { return };
         let (bound, form) = (*bound, head.form);
         let document = match form {
-            Form::Json => Ok(body.clone()),
+            Form::Json => Ok(body),
             Form::Stream => reader::assemble(self.call.dialect, body),
         };
         let document = match document {
@@ -159,7 +159,7 @@ impl Active {
             Err(reason) => return self.give_up(turn, reason),
         };
         if let Err(error) = Object::parse(&document) {
-            return self.give_up(turn, call::response_error(error));
+            return self.give_up(turn, admission::response_error(error));
         }
         let probe = match turn.admit() {
             Ok(probe) => probe,
@@ -218,7 +218,7 @@ impl Active {
             return Ok(None);
         }
         let transformed = answer.response().ok_or(Bypass::AnswerWrongShape)?;
-        let original = Object::parse(body).map_err(call::response_error)?;
+        let original = Object::parse(body).map_err(admission::response_error)?;
         let Some(document) = transform::response(self.call.dialect, &original, transformed)? else {
             return Ok(None);
         };

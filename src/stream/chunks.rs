@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::StreamError;
-use super::merge::{MAX_ENTRIES, Members, Rule, merge_member};
+use super::merge::{Members, Rule, merge_member, take};
 use super::raw::{items, object, push_member, push_name};
 use crate::json::{self, Kind, Object};
 use crate::protocol::has_error;
@@ -20,6 +20,8 @@ pub(super) struct Chunks {
     choices: BTreeMap<u64, Members>,
     usage: Option<String>,
     done: bool,
+    /// Members, items and choices so far.
+    used: usize,
 }
 
 impl Chunks {
@@ -61,9 +63,7 @@ impl Chunks {
             _ if self.head.get(name).is_some_and(|old| !is_blank(old)) => return Ok(()),
             _ => {}
         }
-        if self.head.len() >= MAX_ENTRIES {
-            return Err(StreamError::TooLarge);
-        }
+        take(&mut self.used)?;
         self.head.insert(name.to_owned(), value.to_owned());
         Ok(())
     }
@@ -71,16 +71,16 @@ impl Chunks {
     fn choice(&mut self, choice: &Object<'_>, piece: &str) -> Result<(), StreamError> {
         let index = choice.get("index").and_then(|index| index.parse().ok());
         let index = index.ok_or(StreamError::Unexpected)?;
-        if self.choices.len() >= MAX_ENTRIES {
-            return Err(StreamError::TooLarge);
+        if !self.choices.contains_key(&index) {
+            take(&mut self.used)?;
         }
         let members = self.choices.entry(index).or_default();
         for member in choice.members() {
             let name = &*member.name;
             if name == piece {
-                merge_member(members, name, member.value, Rule::Piece, 0)?;
+                merge_member(members, name, member.value, Rule::Piece, 0, &mut self.used)?;
             } else if name != "finish_reason" || is_reason(member.value) {
-                merge_member(members, name, member.value, Rule::State, 0)?;
+                merge_member(members, name, member.value, Rule::State, 0, &mut self.used)?;
             }
         }
         Ok(())
@@ -186,7 +186,8 @@ impl<'a> Replay<'a> {
         }
         let usage = body.get("usage").filter(|usage| json::kind(usage) == Kind::Object);
         let max_bytes = body.text().len().saturating_mul(32).saturating_add(64 * 1024);
-        Self { out: Vec::new(), max_bytes, head, once, piece, include_usage, usage }
+        let out = Vec::with_capacity(body.text().len().saturating_mul(3).div_euclid(2));
+        Self { out, max_bytes, head, once, piece, include_usage, usage }
     }
 
     /// Writes a chunk with the next piece of `choice`.

@@ -36,20 +36,29 @@ pub(super) type Members = BTreeMap<String, Grown>;
 
 /// Deeper objects are not merged, the later one wins: the recursion stays bounded.
 const MAX_DEPTH: u8 = 16;
-/// No answer has so many members, items or choices; each costs more than its bytes.
-pub(super) const MAX_ENTRIES: usize = 512;
+/// No answer has so many members, items and choices together; each costs more than its bytes.
+const MAX_ENTRIES: usize = 16 * 1024;
+
+/// Counts one more entry of an answer, of which `used` are taken.
+pub(super) fn take(used: &mut usize) -> Result<(), StreamError> {
+    if *used >= MAX_ENTRIES {
+        return Err(StreamError::TooLarge);
+    }
+    *used = used.saturating_add(1);
+    Ok(())
+}
 
 impl Grown {
     pub(super) fn whole(value: &str) -> Self {
         Self::Whole(value.to_owned())
     }
 
-    fn new(value: &str, rule: Rule, depth: u8) -> Result<Self, StreamError> {
+    fn new(value: &str, rule: Rule, depth: u8, used: &mut usize) -> Result<Self, StreamError> {
         Ok(match json::kind(value) {
             Kind::String if rule == Rule::Piece => Self::Text(inside(value).to_owned()),
             Kind::Array if rule == Rule::Piece && depth < MAX_DEPTH && is_indexed(value)? => {
                 let mut grown = Self::Indexed(BTreeMap::new());
-                grown.merge(value, rule, depth)?;
+                grown.merge(value, rule, depth, used)?;
                 grown
             }
             Kind::Array => Self::List(inside(value).trim_ascii().to_owned()),
@@ -57,25 +66,31 @@ impl Grown {
         })
     }
 
-    fn merge(&mut self, value: &str, rule: Rule, depth: u8) -> Result<(), StreamError> {
+    fn merge(
+        &mut self,
+        value: &str,
+        rule: Rule,
+        depth: u8,
+        used: &mut usize,
+    ) -> Result<(), StreamError> {
         let kind = json::kind(value);
         let replaced = rule == Rule::State || self.is_null();
         match (&mut *self, kind) {
             (_, Kind::Null) => {}
             (Self::Whole(old), Kind::Object) if json::kind(old) == Kind::Object => {
                 if depth < MAX_DEPTH {
-                    self.open(rule, depth)?;
-                    return self.merge(value, rule, depth);
+                    self.open(rule, depth, used)?;
+                    return self.merge(value, rule, depth, used);
                 }
                 value.clone_into(old);
             }
             (Self::Members(members), Kind::Object) => {
                 let depth = depth.saturating_add(1);
-                merge_members(members, &object(value.as_bytes())?, rule, depth)?;
+                merge_members(members, &object(value.as_bytes())?, rule, depth, used)?;
             }
             (Self::List(list), Kind::Array) => {
                 if list.is_empty() {
-                    *self = Self::new(value, rule, depth)?;
+                    *self = Self::new(value, rule, depth, used)?;
                 } else {
                     push_items(list, value);
                 }
@@ -84,11 +99,10 @@ impl Grown {
                 for item in items(value)? {
                     let index = index(item).ok_or(StreamError::Unexpected)?;
                     if let Some(entry) = entries.get_mut(&index) {
-                        entry.merge(item, rule, depth.saturating_add(1))?;
-                    } else if entries.len() < MAX_ENTRIES {
-                        entries.insert(index, Self::new(item, rule, depth)?);
+                        entry.merge(item, rule, depth.saturating_add(1), used)?;
                     } else {
-                        return Err(StreamError::TooLarge);
+                        take(used)?;
+                        entries.insert(index, Self::new(item, rule, depth, used)?);
                     }
                 }
             }
@@ -103,7 +117,7 @@ impl Grown {
             (Self::Whole(old), Kind::Bool) if json::kind(old) == Kind::Bool => {
                 value.clone_into(old);
             }
-            _ if replaced => *self = Self::new(value, rule, depth)?,
+            _ if replaced => *self = Self::new(value, rule, depth, used)?,
             _ => {}
         }
         Ok(())
@@ -120,7 +134,7 @@ impl Grown {
 
     /// The members of an object; none of what is no object.
     pub(super) fn members(&mut self) -> Result<Option<&mut Members>, StreamError> {
-        self.open(Rule::Piece, 0)?;
+        self.open(Rule::Piece, 0, &mut 0)?;
         Ok(match self {
             Self::Members(members) => Some(members),
             _ => None,
@@ -128,13 +142,13 @@ impl Grown {
     }
 
     /// Takes a raw object apart, so that its members can grow.
-    fn open(&mut self, rule: Rule, depth: u8) -> Result<(), StreamError> {
+    fn open(&mut self, rule: Rule, depth: u8, used: &mut usize) -> Result<(), StreamError> {
         if let Self::Whole(value) = self
             && json::kind(value) == Kind::Object
         {
             let value = std::mem::take(value);
             let mut members = Members::new();
-            merge_members(&mut members, &object(value.as_bytes())?, rule, depth)?;
+            merge_members(&mut members, &object(value.as_bytes())?, rule, depth, used)?;
             *self = Self::Members(members);
         }
         Ok(())
@@ -178,35 +192,35 @@ fn merge_members(
     delta: &Object<'_>,
     rule: Rule,
     depth: u8,
+    used: &mut usize,
 ) -> Result<(), StreamError> {
     for member in delta.members() {
-        merge_member(members, &member.name, member.value, rule, depth)?;
+        merge_member(members, &member.name, member.value, rule, depth, used)?;
     }
     Ok(())
 }
 
-/// Merges one member into `members`.
+/// Merges one member into `members`; `used` counts the entries of the whole answer.
 pub(super) fn merge_member(
     members: &mut Members,
     name: &str,
     value: &str,
     rule: Rule,
     depth: u8,
+    used: &mut usize,
 ) -> Result<(), StreamError> {
     let Some(earlier) = members.get_mut(name) else {
-        if members.len() == MAX_ENTRIES {
-            return Err(StreamError::TooLarge);
-        }
-        members.insert(name.to_owned(), Grown::new(value, rule, depth)?);
+        take(used)?;
+        members.insert(name.to_owned(), Grown::new(value, rule, depth, used)?);
         return Ok(());
     };
     match name {
         "index" | "type" if json::kind(value) != Kind::Null => {
-            *earlier = Grown::new(value, rule, depth)?
+            *earlier = Grown::new(value, rule, depth, used)?
         }
         // Some providers say these again in every delta.
         "id" | "name" | "role" if earlier.is_text(inside(value)) => {}
-        _ => earlier.merge(value, rule, depth)?,
+        _ => earlier.merge(value, rule, depth, used)?,
     }
     Ok(())
 }
@@ -246,9 +260,9 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn merged(rule: Rule, values: &[&str]) -> Result<String, StreamError> {
-        let mut members = Members::new();
+        let (mut members, mut used) = (Members::new(), 0);
         for value in values {
-            merge_member(&mut members, "m", value, rule, 0)?;
+            merge_member(&mut members, "m", value, rule, 0, &mut used)?;
         }
         let mut out = Vec::new();
         members["m"].write(&mut out);
@@ -336,7 +350,9 @@ mod tests {
         let many = format!("[{}]", many.join(","));
         assert_eq!(merged(Rule::Piece, &[&many]), Err(StreamError::TooLarge));
         let many: Vec<String> = (0..=MAX_ENTRIES).map(|n| format!("\"{n}\":0")).collect();
-        let many = format!("{{{}}}", many.join(","));
-        assert_eq!(merged(Rule::Piece, &[&many, "{}"]), Err(StreamError::TooLarge));
+        let many: Vec<String> =
+            many.chunks(1000).map(|some| format!("{{{}}}", some.join(","))).collect();
+        let many: Vec<&str> = many.iter().map(|object| &**object).collect();
+        assert_eq!(merged(Rule::Piece, &many), Err(StreamError::TooLarge));
     }
 }

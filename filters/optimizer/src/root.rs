@@ -7,7 +7,7 @@ use log::{error, info, warn};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::{Config, ConfigError};
-use optimizer_core::effect::{Effect, Notice};
+use optimizer_core::effect::Effect;
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -15,7 +15,7 @@ use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::hostcalls;
 use crate::stream::Stream;
-use crate::vm::{Callouts, Vm};
+use crate::vm::{Callouts, Vm, log};
 
 pub struct Root {
     context: u32,
@@ -114,12 +114,6 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// Tells the operator.
-pub fn log(notice: Notice) {
-    let level = if notice.is_warning() { log::Level::Warn } else { log::Level::Info };
-    log::log!(level, "optimizer: {}", notice.text());
 }
 
 /// A random number; the hasher's keys come from the host's random source.

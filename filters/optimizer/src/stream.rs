@@ -13,8 +13,7 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
 use crate::hostcalls;
-use crate::root;
-use crate::vm::{Callouts, TICK_MS, Vm};
+use crate::vm::{Callouts, Holding, TICK_MS, Vm, log};
 
 /// The stream's context. Its state can also be reached from the root context's ticks.
 pub struct Stream(Rc<RefCell<State>>);
@@ -23,7 +22,7 @@ pub struct Stream(Rc<RefCell<State>>);
 pub struct State {
     context: u32,
     /// This very state, for the VM to find it again.
-    own: Weak<RefCell<State>>,
+    own: Weak<dyn Holding>,
     vm: Option<Rc<Vm>>,
     exchange: Option<Exchange>,
     request: Message,
@@ -44,12 +43,12 @@ type During = Option<Side>;
 
 impl Stream {
     pub fn new(context: u32, vm: Option<Rc<Vm>>) -> Self {
-        let exchange = vm.as_ref().map(|vm| vm.adapter.borrow().exchange());
+        let exchange = vm.as_ref().map(|_| Exchange::new());
         let message = || Message { flow: Flow::Pass, held: 0 };
         Self(Rc::new_cyclic(|own| {
             RefCell::new(State {
                 context,
-                own: own.clone(),
+                own: own.clone() as Weak<dyn Holding>,
                 vm,
                 exchange,
                 request: message(),
@@ -70,11 +69,6 @@ impl Stream {
 }
 
 impl State {
-    /// Time has passed, and a message is held.
-    pub fn tick(&mut self) {
-        self.run(None, Event::Tick);
-    }
-
     /// Hands in one event and carries out what follows from it.
     fn run(&mut self, during: During, event: Event<'_>) {
         let (Some(vm), Some(exchange)) = (self.vm.clone(), self.exchange.as_mut()) else {
@@ -129,7 +123,7 @@ impl State {
             Effect::StoreShared(key, value) => hostcalls::set_shared_data(&key, &value),
             Effect::Measure(metric, value) => vm.measure(metric, value),
             Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
-            Effect::Log(notice) => root::log(notice),
+            Effect::Log(notice) => log(notice),
             Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
             Effect::Sleep => {}
         }
@@ -234,6 +228,14 @@ impl State {
         self.exchange = None;
         if let Some(vm) = &self.vm {
             vm.hold(self.context, &self.own, false);
+        }
+    }
+}
+
+impl Holding for RefCell<State> {
+    fn tick(&self) {
+        if let Ok(mut state) = self.try_borrow_mut() {
+            state.run(None, Event::Tick);
         }
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
+use optimizer_core::effect::Notice;
 use optimizer_core::headers::Headers;
 use optimizer_core::metric::{Metric, MetricKind};
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::hostcalls;
-use crate::stream::State;
 
 /// How often write-backs that wait are looked after, in milliseconds.
 pub const TICK_MS: u32 = 10;
@@ -23,7 +23,7 @@ pub struct Vm {
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<HashMap<Metric, u32>>,
     /// Streams that hold a message, by context.
-    holding: RefCell<BTreeMap<u32, Weak<RefCell<State>>>>,
+    holding: RefCell<BTreeMap<u32, Weak<dyn Holding>>>,
 }
 
 impl Vm {
@@ -36,7 +36,7 @@ impl Vm {
     }
 
     /// Remembers whether a stream holds a message.
-    pub fn hold(&self, context: u32, stream: &Weak<RefCell<State>>, holds: bool) {
+    pub fn hold(&self, context: u32, stream: &Weak<dyn Holding>, holds: bool) {
         let mut holding = self.holding.borrow_mut();
         if holds {
             holding.insert(context, stream.clone());
@@ -51,11 +51,7 @@ impl Vm {
         for (context, stream) in holding {
             // A stream's host calls are its own, not the root context's.
             match stream.upgrade().filter(|_| hostcalls::set_effective_context(context)) {
-                Some(stream) => {
-                    if let Ok(mut stream) = stream.try_borrow_mut() {
-                        stream.tick();
-                    }
-                }
+                Some(stream) => stream.tick(),
                 None => self.hold(context, &stream, false),
             }
         }
@@ -86,6 +82,18 @@ impl Vm {
     pub fn upstream(&self) -> String {
         self.adapter.borrow().plan().upstream().to_owned()
     }
+}
+
+/// A stream that holds a message.
+pub trait Holding {
+    /// Time has passed.
+    fn tick(&self);
+}
+
+/// Tells the operator.
+pub fn log(notice: Notice) {
+    let level = if notice.is_warning() { log::Level::Warn } else { log::Level::Info };
+    log::log!(level, "optimizer: {}", notice.text());
 }
 
 /// The callouts of one context that have not ended.

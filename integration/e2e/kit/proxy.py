@@ -66,12 +66,30 @@ class Counting:
             time.sleep(0.02)
 
 
+class Growing:
+    """A file that grows by lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.read = 0
+
+    def more(self) -> list[str]:
+        """The whole lines that have come since the last time."""
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            fresh = file.read()
+        whole = fresh[:fresh.rfind(b"\n") + 1]
+        self.read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
 class Proxy:
     """Sends calls through one Envoy and tells what became of them."""
 
     def __init__(self, envoy: Envoy):
         self.envoy = envoy
-        self.log_read = 0
+        self.log, self.access_log = Growing(envoy.log), Growing(envoy.access_log)
+        self.calls: dict[str, dict] = {}
 
     @property
     def port(self) -> int:
@@ -93,23 +111,38 @@ class Proxy:
         """The access log's line for a call."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for line in self.envoy.access_log.read_text(errors="replace").splitlines():
-                if case in line:
-                    return json.loads(line)
-            time.sleep(0.02)
+            for line in self.access_log.more():
+                told = json.loads(line)
+                self.calls[told["case"]] = told
+            if case in self.calls:
+                return self.calls[case]
+            time.sleep(0.005)
         raise AssertionError(f"no access log line for {case}")
 
     def outcome(self, reply: Reply) -> str | None:
         return self.logged(reply.case)["outcome"]
+
+    def settle(self, seconds: float = 3.0) -> None:
+        """Waits until whatever was queued for the optimizer has been answered."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            count = collections.Counter()
+            for (name, labels), value in self.envoy.samples().items():
+                values = dict(labels)
+                if values.get("outcome") == "queued":
+                    count["queued"] += int(value)
+                elif name == "optimizer_callouts" and values["kind"] in ("cache", "record"):
+                    count["answered"] += int(value)
+            if count["queued"] <= count["answered"]:
+                return
+            time.sleep(0.02)
 
     def counting(self) -> Counting:
         return Counting(self.envoy)
 
     def new_log_lines(self) -> list[str]:
         """What Envoy logged since the last time this was asked."""
-        text = self.envoy.log.read_text(errors="replace")
-        fresh, self.log_read = text[self.log_read:], len(text)
-        return fresh.splitlines()
+        return self.log.more()
 
 
 class Proxies:

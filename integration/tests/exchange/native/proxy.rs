@@ -6,6 +6,7 @@ use std::time::Duration;
 use integration::{Answer, Callout, Headers, Message};
 use optimizer_core::effect::Side;
 use optimizer_core::event::{Event, RequestHead};
+use optimizer_core::exchange::Exchange;
 
 use super::lane::Lane;
 use super::{Call, Native};
@@ -15,7 +16,7 @@ impl Proxy for Native {
     fn request(&mut self, headers: &Headers, end: bool) -> Id {
         let id = self.calls.len();
         let mut call = Call {
-            exchange: self.adapter.exchange(),
+            exchange: Exchange::new(),
             request: Lane::new("the provider"),
             response: Lane::new("the client"),
             annotations: BTreeMap::new(),
