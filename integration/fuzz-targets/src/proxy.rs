@@ -234,7 +234,7 @@ impl Proxy {
         });
         let path = headers.iter().find(|(name, _)| name == b":path").map(|(_, path)| path);
         self.streams.push(Stream {
-            exchange: self.adapter.exchange(),
+            exchange: Exchange::new(),
             dialect: path.and_then(|path| self.endpoints.dialect(path)),
             credentials: credentials.collect(),
             upstream: self.upstream.clone(),
