@@ -77,6 +77,21 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 .PHONY: test
 test: test-native test-node test-streams test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
 
+.PHONY: test-all
+test-all: test ## The same, and what takes minutes: the module's memory over 100,000 exchanges
+	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
+
+FUZZ_SECONDS ?= 300
+FUZZ_TARGETS := $(notdir $(wildcard integration/fuzz/corpus/*))
+
+.PHONY: fuzz
+fuzz: check-rust ## Fuzz each target for FUZZ_SECONDS (300); needs nightly Rust and cargo-fuzz
+	@rustup run nightly rustc --version >/dev/null 2>&1 || { echo 'missing: nightly Rust (rustup toolchain install nightly)' >&2; exit 1; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo 'missing: cargo-fuzz (cargo install cargo-fuzz)' >&2; exit 1; }
+	@for target in $(FUZZ_TARGETS); do mkdir -p $(TARGET)/fuzz-corpus/$$target; \
+	  $(CARGO) +nightly fuzz run --fuzz-dir integration/fuzz $$target $(TARGET)/fuzz-corpus/$$target integration/fuzz/corpus/$$target \
+	    -- -max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=8192; done
+
 .PHONY: test-native
 test-native: build ## The core, the services and the module in the host harness
 	$(CARGO) test $(LOCKED) --workspace --features optimizer-core/schema,optimizer-core/strategies
@@ -109,11 +124,18 @@ conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZE
 	OPTIMIZER=$(OPTIMIZER) $(VENV)/bin/python -m pytest -q integration/conformance/test_any_optimizer.py
 
 .PHONY: lint
-lint: check-rust rust-targets ## Formatting, clippy with warnings denied, schema drift
+lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, schema drift, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p optimizer-filter --target wasm32-wasip1 -- -D warnings
 	$(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
+
+.PHONY: deny
+deny: check-rust ## Licences, duplicates, sources and advisories of dependencies, where cargo-deny is installed
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then echo 'skipped: dependencies (cargo install cargo-deny)'; exit 0; fi; \
+	$(CARGO) deny --locked check bans licenses sources; \
+	if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check --disable-fetch advisories; \
+	else echo 'skipped: advisories, whose database cannot be had'; fi
 
 .PHONY: schema
 schema: check-rust ## Write schema/ anew from the configuration's types

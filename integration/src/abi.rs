@@ -439,7 +439,7 @@ fn http_call(
         return Err(Status::InternalFailure);
     }
     check_values("the callout", &headers);
-    let id = state.callouts.len() as u32 + 1;
+    let id = (state.forgotten + state.callouts.len()) as u32 + 1;
     let context = state.context();
     let mut headers = headers;
     if !body.is_empty() {

@@ -126,6 +126,7 @@ impl HostBuilder {
             streams: BTreeMap::new(),
             next_context: ROOT + 1,
             callouts: Vec::new(),
+            forgotten: 0,
             answer: None,
             current: 0,
             effective: 0,
@@ -302,7 +303,7 @@ impl Host {
         callouts.filter(|callout| !callout.answered).collect()
     }
 
-    /// Every callout so far.
+    /// Every callout so far, since [`Host::forget`].
     pub fn callouts(&self) -> &[Callout] {
         &self.store.data().callouts
     }
@@ -317,7 +318,7 @@ impl Host {
     /// Answers a callout. Callbacks of callouts run on the root context, as in Envoy, so a stream that is gone
     /// gets none through the SDK.
     pub fn answer(&mut self, id: u32, answer: Answer) {
-        let index = id as usize - 1;
+        let index = id as usize - 1 - self.store.data().forgotten;
         let callout = &self.store.data().callouts[index];
         assert!(!callout.answered, "callout {id} has been answered");
         match (&answer, callout.deadline()) {
@@ -342,6 +343,16 @@ impl Host {
             (ROOT, id, headers, body, 0u32),
         );
         vm.data_mut().answer = None;
+    }
+
+    /// Drops what is known of streams that are over and of the callouts before the first that waits: a long
+    /// run would need more memory than the module.
+    pub fn forget(&mut self) {
+        let state = self.store.data_mut();
+        state.streams.retain(|_, stream| !stream.deleted);
+        let over = state.callouts.iter().take_while(|callout| callout.answered).count();
+        state.callouts.drain(..over);
+        state.forgotten += over;
     }
 
     // Time.

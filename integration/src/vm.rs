@@ -74,6 +74,8 @@ pub(crate) struct State {
     pub(crate) streams: BTreeMap<u32, Stream>,
     pub(crate) next_context: u32,
     pub(crate) callouts: Vec<Callout>,
+    /// How many older callouts are not kept any more.
+    pub(crate) forgotten: usize,
     /// The answer being shown to the module: headers and body.
     pub(crate) answer: Option<(Headers, Vec<u8>)>,
     /// The context whose callback runs; 0 outside of calls.
