@@ -75,7 +75,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-streams test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-streams test-e2e test-conformance test-soak ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-native
 test-native: build ## The core, the services and the module in the host harness
@@ -98,6 +98,16 @@ test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clie
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete
 	REFERENCE_OPTIMIZER=$(TARGET)/debug/reference-optimizer $(VENV)/bin/python -m pytest -q integration/conformance
+
+SOAK = $(VENV)/bin/python integration/soak/soak.py $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+.PHONY: test-soak
+test-soak: build $(VENV)/.complete
+	$(SOAK) --minutes 0.33
+
+.PHONY: soak
+soak: build $(VENV)/.complete ## Mixed traffic while optimizer and provider are killed, stopped and slowed (SOAK_MINUTES=5, SOAK_SEED=…)
+	$(SOAK) --minutes $(or $(SOAK_MINUTES),5)
 
 .PHONY: conformance
 conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZER=http://… [OPTIMIZER_TOKEN=…]

@@ -45,7 +45,7 @@ class Chaos:
                 self.chance.shuffle(waiting)
             way = waiting.pop()
             begin, end, longest = self.ways[way]
-            quiet, length = self.chance.uniform(0.2, 1.5), self.chance.uniform(0.2, longest)
+            quiet, length = self.chance.uniform(0.5, 2.5), self.chance.uniform(0.2, longest)
             # The last moments are quiet, so that what was disturbed can settle.
             if time.monotonic() + quiet + length > until - 1.5:
                 return

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import contextlib
 import json
 import random
 import re
-import threading
 import time
 from dataclasses import dataclass, field
+from typing import AsyncIterator
 
 import httpx
 
@@ -31,38 +32,40 @@ class Tally:
 
     ends: dict[str, collections.Counter] = field(
         default_factory=lambda: collections.defaultdict(collections.Counter))
-    seconds: list[float] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Bounded: enough for percentiles.
+    seconds: collections.deque[float] = field(default_factory=lambda: collections.deque(maxlen=200_000))
 
     def add(self, question: Question, end: str, seconds: float) -> None:
         kind = f"{question.dialect}, {'streamed' if question.stream else 'plain'}"
-        with self.lock:
-            self.ends[kind][end] += 1
-            # Bounded: enough for percentiles.
-            if len(self.seconds) < 1_000_000:
-                self.seconds.append(seconds)
+        self.ends[kind][end] += 1
+        self.seconds.append(seconds)
 
     @property
     def total(self) -> collections.Counter:
         return sum(self.ends.values(), collections.Counter())
 
 
-class Client(threading.Thread):
-    """One caller that asks one question after the other until the time is up."""
+def connections(http2: bool) -> httpx.AsyncClient:
+    """A client's connections: kept and used again; over HTTP/2 it is one, used by several calls at a time."""
+    return httpx.AsyncClient(http1=not http2, http2=http2, timeout=LONGEST + 3)
 
-    def __init__(self, number: int, url: str, http: httpx.Client, http2: bool, chaos: Chaos,
-                 tally: Tally, wrong: Wrong, seed: int, until: float, pause: float):
-        super().__init__(daemon=True)
+
+class Client:
+    """One caller that asks one question after the other."""
+
+    def __init__(self, number: int, url: str, http: httpx.AsyncClient, http2: bool, chaos: Chaos,
+                 tally: Tally, wrong: Wrong, seed: int):
         self.caller, self.url, self.http, self.http2 = f"caller{number}", url, http, http2
-        self.chaos, self.tally, self.wrong, self.until, self.pause = chaos, tally, wrong, until, pause
+        self.chaos, self.tally, self.wrong = chaos, tally, wrong
         self.chance = random.Random(f"{seed} {number}")
         self.asked = 100
 
-    def run(self) -> None:
+    async def run(self, until: float, pause: float) -> None:
+        """Asks until the time is up, with a pause of so long on average."""
         try:
-            while time.monotonic() < self.until:
-                self.ask(self.next())
-                time.sleep(self.chance.uniform(0, 2 * self.pause))
+            while time.monotonic() < until:
+                await self.ask(self.next())
+                await asyncio.sleep(self.chance.uniform(0, 2 * pause))
         except Exception as error:  # A client that stops asking would prove nothing any more.
             self.wrong(f"{self.caller}: {error!r}")
 
@@ -74,23 +77,23 @@ class Client(threading.Thread):
         self.asked += 1
         return Question(dialect, self.caller, self.asked, stream)
 
-    def ask(self, question: Question) -> None:
+    async def ask(self, question: Question) -> None:
         body = question.request()
         headers = {"content-type": "application/json", "authorization": question.key,
                    "x-anyray-metadata": json.dumps({"user": self.caller})}
         if self.chance.random() < 0.03:
             headers["x-anyray-optimize"] = "off"
         # Without a length the host may not hold it: it passes.
-        content = body if self.chance.random() < 0.9 else (body[at:at + 9000] for at in range(0, len(body), 9000))
+        content = body if self.chance.random() < 0.9 else _pieces(body)
         path = self.chance.choice(["", "/h2"]) + question.dialect.path
         leaves = self.chance.random() < 0.03
         # Leaving closes the connection, so it is one of its own.
-        http = httpx.Client(http1=not self.http2, http2=self.http2, timeout=LONGEST + 3) if leaves else self.http
+        http = connections(self.http2) if leaves else self.http
         reply, got, error = None, bytearray(), None
         began = time.monotonic()
         try:
-            with http.stream("POST", self.url + path, headers=headers, content=content) as reply:
-                for piece in reply.iter_raw():
+            async with http.stream("POST", self.url + path, headers=headers, content=content) as reply:
+                async for piece in reply.aiter_raw():
                     got += piece
                     if leaves:
                         break
@@ -99,7 +102,7 @@ class Client(threading.Thread):
         finally:
             if leaves:
                 with contextlib.suppress(*HTTP_ERRORS):
-                    http.close()
+                    await http.aclose()
         ended = time.monotonic()
         end = self.judge(question, reply, bytes(got), error, leaves, began, ended)
         self.tally.add(question, end, ended - began)
@@ -141,6 +144,11 @@ class Client(threading.Thread):
                        for shortened in {False, question.is_shortened})
         except (ValueError, KeyError, LookupError):
             return False
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 9000):
+        yield body[at:at + 9000]
 
 
 def _said(stream: bytes, question: Question) -> str:

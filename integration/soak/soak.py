@@ -7,6 +7,7 @@ slowed and confused. Whatever happens, no client gets a wrong byte.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import random
 import statistics
@@ -16,17 +17,15 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
-
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from kit.dialects import ALL, EMBEDDINGS
+from kit.dialects import ALL
 from kit.envoy import Envoy
 from kit.envoy_config import Setup, bootstrap
 from kit.proxy import WASM
 
 from chaos import Chaos
-from clients import LONGEST, Client, Tally
+from clients import LONGEST, Client, Tally, connections
 from questions import Question
 from services import TOKEN, Optimizer, Program, Provider, Wrong
 
@@ -143,24 +142,27 @@ def soak(seconds: float, seed: int, directory: Path) -> bool:
         tally, chaos = Tally(), Chaos(optimizer, provider, chance)
         until = time.monotonic() + seconds
         url = f"http://127.0.0.1:{envoy.port}"
-        # One caller in two speaks HTTP/2; those share one connection each three.
-        http1 = stack.enter_context(httpx.Client(timeout=LONGEST + 3))
-        http2 = [stack.enter_context(httpx.Client(http1=False, http2=True, timeout=LONGEST + 3))
-                 for _ in range(2)]
 
-        def client(number: int, until: float, pause: float) -> Client:
-            two = number % 2 == 1
-            return Client(number, url, http2[number // 2 % 2] if two else http1, two, chaos, tally, wrong,
-                          seed, until, pause)
+        async def traffic() -> None:
+            async with connections(http2=False) as one, connections(True) as two, connections(True) as three:
+                clients = [Client(number, url, [one, two, one, three][number % 4], number % 2 == 1,
+                                  chaos, tally, wrong, seed) for number in range(CLIENTS)]
+                await asyncio.gather(*(each.run(until, CLIENTS / CALLS_PER_SECOND) for each in clients))
 
-        clients = [client(number, until, CLIENTS / CALLS_PER_SECOND) for number in range(CLIENTS)]
-        for each in clients:
-            each.start()
+        async def sunshine() -> None:
+            last = Client(CLIENTS, url, connections(False), False, chaos, tally, wrong, seed)
+            for number in range(40):
+                # A new connection each time, so that every worker gets some.
+                async with connections(http2=False) as last.http:
+                    await last.ask(Question(ALL[number % 5], last.caller, 1000 + number, False))
+
+        # Beside this thread, which the services must have for their parent.
+        callers = threading.Thread(target=lambda: asyncio.run(traffic()), daemon=True)
+        callers.start()
         chaos.run(until)
-        for each in clients:
-            each.join(until - time.monotonic() + LONGEST + 5)
-            if each.is_alive():
-                wrong(f"{each.caller} never came to an end")
+        callers.join(until - time.monotonic() + LONGEST + 15)
+        if callers.is_alive():
+            wrong("some clients never came to an end")
         memory.over.set()
 
         if left := eventually(lambda: waiting(envoy)):
@@ -168,10 +170,7 @@ def soak(seconds: float, seed: int, directory: Path) -> bool:
         # The module of every worker still does its work, and nothing of the past is in its way.
         time.sleep(2 * MODULE["breaker"]["open_ms"] / 1000)
         before = tally.total
-        last = client(CLIENTS, 0, 0)
-        for number in range(40):
-            with httpx.Client(timeout=LONGEST) as last.http:
-                last.ask(Question(ALL[number % 5], last.caller, 1000 + number, False))
+        asyncio.run(sunshine())
         after = tally.total
         if after["bypassed"] - before["bypassed"] > 12:
             wrong(f"after the storm: {after - before}")
