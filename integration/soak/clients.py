@@ -32,6 +32,8 @@ class Tally:
 
     ends: dict[str, collections.Counter] = field(
         default_factory=lambda: collections.defaultdict(collections.Counter))
+    # Why calls were bypassed.
+    reasons: collections.Counter = field(default_factory=collections.Counter)
     # Bounded: enough for percentiles.
     seconds: collections.deque[float] = field(default_factory=lambda: collections.deque(maxlen=200_000))
 
@@ -131,7 +133,9 @@ class Client:
                 return wrong("a wrong beginning")
             return "left" if leaves else "cut off" if dead else wrong("cut off")
         if live and got == original or self.is_answer(question, got):
-            return json.loads(reply.headers["x-anyray-optimization"])["status"]
+            told = json.loads(reply.headers["x-anyray-optimization"])
+            self.tally.reasons.update([told["reason"]] if "reason" in told else [])
+            return told["status"]
         return wrong("another answer")
 
     @staticmethod
