@@ -75,7 +75,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-streams test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-streams test-e2e test-conformance test-soak ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
 test-all: test ## The same, and what takes minutes: the module's memory over 100,000 exchanges
@@ -117,6 +117,16 @@ breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers co
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete
 	REFERENCE_OPTIMIZER=$(TARGET)/debug/reference-optimizer $(VENV)/bin/python -m pytest -q integration/conformance
+
+SOAK = $(VENV)/bin/python integration/soak/soak.py $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+.PHONY: test-soak
+test-soak: build $(VENV)/.complete
+	$(SOAK) --minutes 0.33
+
+.PHONY: soak
+soak: build $(VENV)/.complete ## Mixed traffic while optimizer and provider are killed, stopped and slowed (SOAK_MINUTES=5, SOAK_SEED=…)
+	$(SOAK) --minutes $(or $(SOAK_MINUTES),5)
 
 .PHONY: conformance
 conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZER=http://… [OPTIMIZER_TOKEN=…]
