@@ -77,7 +77,7 @@ class Expected:
     callouts: dict[str, str] = field(default_factory=dict)
     rejections: int = 0
     # The client's answer, beside the one it gets without the filter: the `same`, `rewritten`
-    # by the response hook, `broken` off as that one, or `gone` (nobody waits for it).
+    # by the response hook, the host's own `502` where that one breaks off, or none, it is `gone`.
     client: str = "same"
     # How often the provider is called.
     provider: int = 1
@@ -333,12 +333,12 @@ PROVIDER = [
              lambda stream: Answer(headers=EVENTS if stream else JSON,
                                    body=[*STREAM[:4], 0.1] if stream else [PLAIN[:50], 0.1],
                                    framing=100_000, end="close"),
-             ("response_unreadable", "stream_incomplete"), "client_gone", client="broken"),
+             ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
     provider("dies in the middle of a chunked body",
              lambda stream: Answer(headers=EVENTS if stream else JSON,
                                    body=[*STREAM[:4], 0.1] if stream else [PLAIN[:50], 0.1],
                                    framing="chunked", end="reset"),
-             ("response_unreadable", "stream_incomplete"), "client_gone", client="broken"),
+             ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
     *(provider(f"answers {code}", refusal(code), "response_status", rejections=int(code < 500))
       for code in (400, 401, 404, 429, 500, 503)),
     provider("says too small a `content-length`",

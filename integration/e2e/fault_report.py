@@ -29,7 +29,7 @@ Not in the table: a write-back to an optimizer that was never there. It follows 
 |---|---|---|---|--:|--:|--:|--:|
 """
 CLIENT = {"same": "the same", "rewritten": "the rewritten answer",
-          "broken": "a broken answer, as without", "gone": "(gone)"}
+          "502": "502, for an answer that breaks off", "gone": "(gone)"}
 
 
 def write(plays: list, timeout_ms: int) -> None:
