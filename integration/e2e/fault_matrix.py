@@ -349,7 +349,7 @@ PROVIDER = [
     provider("sends gzip unasked",
              lambda stream: Answer(
                  headers=[*(EVENTS if stream else JSON), ("content-encoding", "gzip")],
-                 body=gzip.compress(b"".join(STREAM) if stream else PLAIN)),
+                 body=gzip.compress(b"".join(STREAM) if stream else PLAIN, mtime=0)),
              "response_encoded"),
     provider("answers with an empty body", both(body=b"", framing="length"), "response_empty"),
     provider("answers 204", lambda stream: Answer(status=204, headers=EVENTS if stream else JSON),
