@@ -29,7 +29,7 @@ from kit.proxy import HTTP1, Counting
 from kit.streams import TEXT, document
 
 # Beside the time-outs: a slow machine is no fault.
-MARGIN_SECONDS = 1.0
+MARGIN_SECONDS = 2.0
 # A write-back's or a record's own time-out, and the tick that it waits for.
 QUEUED_SECONDS = 7.0
 TOGETHER = 3
