@@ -78,7 +78,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 test: test-native test-node test-streams test-e2e test-conformance test-soak ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
-test-all: test ## The same, and what takes minutes: the module's memory over 100,000 exchanges
+test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
 	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
 
 FUZZ_SECONDS ?= 300
@@ -113,6 +113,10 @@ test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clie
 .PHONY: breaker-cost
 breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute
 	@for workers in 1 2; do $(VENV)/bin/python integration/e2e/breaker_cost.py $$workers; done
+
+.PHONY: fault-matrix
+fault-matrix: build $(VENV)/.complete ## Every fault at every hook on the real Envoy; writes integration/e2e/FAULTS.md
+	FAULT_REPORT=integration/e2e/FAULTS.md $(VENV)/bin/python -m pytest -q -m 'full or not full' integration/e2e/test_fault_matrix.py
 
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete
