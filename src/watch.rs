@@ -72,7 +72,11 @@ impl Watch {
     /// The body of a request that was let go at `since` comes; true if this is
     /// how the module learns that the host withholds bodies.
     pub(crate) fn late_body(&mut self, since: Duration, now: Duration) -> bool {
-        if self.known != Known::Nothing || now.saturating_sub(since) > AT_ONCE {
+        if self.known != Known::Nothing {
+            return false;
+        }
+        if now.saturating_sub(since) > AT_ONCE {
+            self.suspicions = 0;
             return false;
         }
         self.suspicions = self.suspicions.saturating_add(1);
@@ -111,6 +115,8 @@ mod tests {
         assert!(!watch.is_overdue(ms(0), ms(749)) && watch.is_overdue(ms(0), ms(750)));
         assert!(!watch.late_body(ms(750), ms(760)) && watch.may_hold(), "a slow client");
         assert!(!watch.late_body(ms(750), ms(751)) && watch.may_hold(), "once may be chance");
+        assert!(!watch.late_body(ms(750), ms(760)), "a slow client ends the suspicion");
+        assert!(!watch.late_body(ms(750), ms(751)));
         assert!(watch.late_body(ms(750), ms(751)) && !watch.may_hold());
         assert!(!watch.late_body(ms(750), ms(751)), "said once");
     }
