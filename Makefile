@@ -75,10 +75,10 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-streams test-e2e test-conformance ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-streams test-e2e test-conformance test-soak ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
-test-all: test ## The same, and what takes minutes: the module's memory over 100,000 exchanges
+test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
 	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
 
 FUZZ_SECONDS ?= 300
@@ -114,9 +114,23 @@ test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clie
 breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute
 	@for workers in 1 2; do $(VENV)/bin/python integration/e2e/breaker_cost.py $$workers; done
 
+.PHONY: fault-matrix
+fault-matrix: build $(VENV)/.complete ## Every fault at every hook on the real Envoy; writes integration/e2e/FAULTS.md
+	FAULT_REPORT=integration/e2e/FAULTS.md $(VENV)/bin/python -m pytest -q -m 'full or not full' integration/e2e/test_fault_matrix.py
+
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete
 	REFERENCE_OPTIMIZER=$(TARGET)/debug/reference-optimizer $(VENV)/bin/python -m pytest -q integration/conformance
+
+SOAK = $(VENV)/bin/python integration/soak/soak.py $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+.PHONY: test-soak
+test-soak: build $(VENV)/.complete
+	$(SOAK) --minutes 0.33
+
+.PHONY: soak
+soak: build $(VENV)/.complete ## Mixed traffic while optimizer and provider are killed, stopped and slowed (SOAK_MINUTES=5, SOAK_SEED=…)
+	$(SOAK) --minutes $(or $(SOAK_MINUTES),5)
 
 .PHONY: conformance
 conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZER=http://… [OPTIMIZER_TOKEN=…]

@@ -60,7 +60,7 @@ impl Reader {
         }
     }
 
-    /// `ended`: the answer came to its end.
+    /// `ended`: the body came to its end.
     pub(crate) fn finish(self, ended: bool) -> Finished {
         match self.copy {
             Copy::Json(_) if !ended => {
@@ -75,11 +75,9 @@ impl Reader {
             },
             Copy::Stream(assembler) => {
                 let usage = assembler.usage().and_then(Usage::parse);
-                let body = match assembler.finish() {
-                    Ok(_) if !ended => Err(Bypass::ResponseUnreadable),
-                    Ok(body) => Ok(body.into()),
-                    Err(error) => Err(stream_error(error)),
-                };
+                // Not the end but the end marker says that all is there: OpenAI's SDK hangs up
+                // as soon as it has it.
+                let body = assembler.finish().map(Bytes::from).map_err(stream_error);
                 Finished { body, usage }
             }
         }

@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Callable, Collection, Iterable, Iterator
 
 import pytest
-from tour.stage import Provider as Address
-from tour.stage import envoy_config
 
 from kit.dialects import CHAT
-from kit.envoy import LABEL, Envoy
-from kit.envoy_config import Setup
+from kit.envoy import LABEL
+from kit.example import running
 from kit.message import Answer, as_json
 from kit.optimizer import OPTIMIZE, OPTIMIZE_RESPONSE, hits, rewrites, transforms
 from kit.provider import plainly, sse
-from kit.proxy import WASM, Proxy
+from kit.proxy import Proxy
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DASHBOARD = json.loads((EXAMPLES / "grafana/optimizer.json").read_text())
@@ -49,16 +47,8 @@ STREAM = [
 
 
 @pytest.fixture(scope="module")
-def example(proxies, optimizer_service, provider_service) -> Proxy:
-    """An Envoy with examples/envoy/envoy.yaml; watched and stopped like all the others."""
-    provider = Address("127.0.0.1", provider_service.port)
-    config = envoy_config(provider, optimizer_service.port, 0, WASM.resolve())
-    # Histograms show only what was flushed.
-    config = "stats_flush_interval: 1s\n" + config
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("OPTIMIZER_TOKEN", "a-token")
-        envoy = Envoy(Setup(None), config, proxies.directory / "example")
-    return proxies.running.setdefault("example", Proxy(envoy))
+def example(proxies) -> Proxy:
+    return running(proxies, "example")
 
 
 def all_kinds_of_calls(proxy: Proxy, optimizer, provider) -> None:

@@ -30,6 +30,8 @@ class Request:
     # `length` says the body's length beforehand, `chunked` does not.
     framing: Literal["length", "chunked"] = "length"
     trailers: Pairs = field(default_factory=list)
+    # A chunked body that never comes to its end.
+    unfinished: bool = False
 
     @property
     def pieces(self) -> Pieces:
@@ -88,7 +90,9 @@ def begin(port: int, request: Request, http: str) -> socket.socket:
     if http == "HTTP/1.1":
         _send_http1(sock, request)
     else:
-        _send_http2(http2.Link(sock, client_side=True), request)
+        link = http2.Link(sock, client_side=True)
+        _open_http2(link)
+        _send_http2(link, request)
     return sock
 
 
@@ -99,6 +103,24 @@ def send_in_turn(port: int, requests: list[Request]) -> list[Reply]:
         for request in requests:
             replies.append(Reply())
             _http1(sock, request, replies[-1])
+    return replies
+
+
+def send_together(port: int, requests: list[Request], http: str) -> list[Reply]:
+    """Sends requests over one connection, all before the first reply: pipelined, or as streams."""
+    replies = [Reply() for _ in requests]
+    with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:
+        if http == "HTTP/1.1":
+            for request in requests:
+                _send_http1(sock, request)
+            reader = http1.Reader(sock)
+            for request, reply in zip(requests, replies):
+                _read_http1(reader, request, reply, is_last=reply is replies[-1])
+        else:
+            link = http2.Link(sock, client_side=True)
+            _open_http2(link)
+            streams = {_send_http2(link, request): reply for request, reply in zip(requests, replies)}
+            _read_http2(link, streams)
     return replies
 
 
@@ -118,14 +140,19 @@ def _send_http1(sock: socket.socket, request: Request) -> None:
         sock.sendall(head + request.body if whole else head)
         if not whole:
             http1.write_pieces(sock, request.pieces, chunked)
-        if chunked:
+        if chunked and not request.unfinished:
             sock.sendall(b"0\r\n" + http1.head("", request.trailers)[2:])
 
 
 def _http1(sock: socket.socket, request: Request, reply: Reply) -> None:
     _send_http1(sock, request)
-    reader = http1.Reader(sock)
-    reply.arrivals = reader.arrivals
+    _read_http1(http1.Reader(sock), request, reply)
+
+
+def _read_http1(
+    reader: http1.Reader, request: Request, reply: Reply, is_last: bool = True
+) -> None:
+    reader.arrivals = reply.arrivals
     while True:
         status = int(reader.line().split(b" ")[1])
         fields = reader.fields()
@@ -149,15 +176,18 @@ def _http1(sock: socket.socket, request: Request, reply: Reply) -> None:
     finally:
         reply.body = bytes(body)
     reply.complete = True
-    if reader.buffer:
+    if is_last and reader.buffer:
         reply.error = f"surplus bytes after the reply: {reader.buffer[:200]!r}"
 
 
-def _send_http2(link: http2.Link, request: Request) -> None:
-    """Sends the head at once; the body in a thread, because its window comes with what is read."""
+def _open_http2(link: http2.Link) -> None:
     link.h2.initiate_connection()
     link.h2.increment_flow_control_window(1 << 26)
     link.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 26})
+
+
+def _send_http2(link: http2.Link, request: Request) -> int:
+    """Sends the head at once; the body in a thread, because its window comes with what is read."""
     stream = link.h2.get_next_available_stream_id()
     fields = [
         (":method", request.method),
@@ -176,25 +206,34 @@ def _send_http2(link: http2.Link, request: Request) -> None:
             link.send_pieces(stream, request.pieces)
             if request.trailers:
                 link.send_headers(stream, request.trailers, end=True)
-            elif not bodyless:
+            elif not bodyless and not request.unfinished:
                 link.end(stream)
 
     threading.Thread(target=write, daemon=True).start()
+    return stream
 
 
 def _http2(sock: socket.socket, request: Request, reply: Reply) -> None:
     link = http2.Link(sock, client_side=True)
-    _send_http2(link, request)
-    body = bytearray()
+    _open_http2(link)
+    _read_http2(link, {_send_http2(link, request): reply})
+
+
+def _read_http2(link: http2.Link, replies: dict[int, Reply]) -> None:
+    bodies = {stream: bytearray() for stream in replies}
     try:
-        while not reply.complete:
+        while not all(reply.complete for reply in replies.values()):
             events = link.receive()
             if events is None:
                 raise http1.Broken("connection closed")
             for event in events:
-                _take(event, body, reply)
+                stream = getattr(event, "stream_id", None)
+                # What is of no stream ends them all.
+                for each in [stream] if stream in replies else replies:
+                    _take(event, bodies[each], replies[each])
     finally:
-        reply.body = bytes(body)
+        for stream, reply in replies.items():
+            reply.body = bytes(bodies[stream])
 
 
 def _take(event, body: bytearray, reply: Reply) -> None:

@@ -54,7 +54,7 @@ class Envoy:
             "--admin-address-path", str(admin_file),
             "--file-flush-interval-msec", "10",
             "--disable-hot-restart", "--log-level", "warn",
-            "--component-log-level", "wasm:debug",
+            "--component-log-level", f"wasm:{setup.log_level}",
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

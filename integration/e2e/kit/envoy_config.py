@@ -33,6 +33,8 @@ class Setup:
     environment: dict[str, str] = field(default_factory=dict)
     # Whether the filter sees the bodies of requests whose headers it holds.
     holds_headers: bool = True
+    # How much Envoy tells of the module and of what it calls.
+    log_level: str = "debug"
 
     @property
     def key(self) -> str:

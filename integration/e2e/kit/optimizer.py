@@ -78,6 +78,11 @@ class Optimizer(Service):
         assert len(calls) == 1, [call.path for call in calls]
         return calls[0]
 
+    def of_request(self, id: str) -> list[Seen]:
+        """The callouts of the call with this `x-request-id`."""
+        with self.changed:
+            return [seen for seen in self.calls if seen.headers.get("x-request-id") == id]
+
     def written_back(self, key: str, seconds: float = 5.0) -> dict:
         """The write-back with this key, once it has come."""
         return self.wait_for(

@@ -9,6 +9,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Callable
 
 from . import client
 from .client import Reply, Request
@@ -52,12 +53,21 @@ class Counting:
         Of `callouts`, only the kinds named count: write-backs of an earlier test may still run.
         """
         kinds = {name.split()[0] for name in families.get("callouts", {})}
+        self._expect(families, seconds, lambda kind: kind in kinds)
+
+    def expect_all(self, seconds: float, **families: dict[str, int]) -> None:
+        """The same, of callouts of every kind."""
+        self._expect(families, seconds, lambda kind: True)
+
+    def _expect(
+        self, families: dict[str, dict[str, int]], seconds: float, counts: Callable[[str], bool]
+    ) -> None:
         deadline = time.monotonic() + seconds
         while True:
             moved = {family: self.moved(family) for family in families}
             if "callouts" in moved:
                 moved["callouts"] = {
-                    k: v for k, v in moved["callouts"].items() if k.split()[0] in kinds
+                    k: v for k, v in moved["callouts"].items() if counts(k.split()[0])
                 }
             if moved == families:
                 return

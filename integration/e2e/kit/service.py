@@ -17,17 +17,18 @@ Script = Callable[[Seen], "Answer | Raw"]
 
 
 class Service:
-    """Listens on a free port of 127.0.0.1 until it is stopped."""
+    """Listens on 127.0.0.1, at a free port unless told otherwise, until it is stopped."""
 
-    def __init__(self, default: Script):
+    def __init__(self, default: Script, port: int = 0, remembers: bool = True):
         self.default = default
+        self.remembers = remembers
         self.script: Script = default
         self.calls: list[Seen] = []
         # What came and was no HTTP: surplus bytes of a wrong content-length show up here.
         self.malformed: list[str] = []
         self.changed = threading.Condition()
         self.connections: set[socket.socket] = set()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port = self.listener.getsockname()[1]
         self._accept_from(self.listener)
 
@@ -129,6 +130,8 @@ class Service:
             going = http1.write_answer(sock, self._script(seen), seen.method)
 
     def _begin(self, seen: Seen) -> None:
+        if not self.remembers:
+            return
         with self.changed:
             self.calls.append(seen)
             self.changed.notify_all()

@@ -65,50 +65,50 @@ def named(*told: dict) -> list[bytes]:
     return [f"event: {event['type']}\n".encode() + line for event, line in zip(told, data(*told))]
 
 
-def document(dialect: Dialect) -> dict[str, Any]:
-    """The dialect's plain answer, saying TEXT."""
+def document(dialect: Dialect, text: str = TEXT) -> dict[str, Any]:
+    """The dialect's plain answer, saying `text`."""
     answer = copy.deepcopy(dialect.answer)
     if dialect is CHAT:
-        answer["choices"][0]["message"]["content"] = TEXT
+        answer["choices"][0]["message"]["content"] = text
     elif dialect is COMPLETIONS:
-        answer["choices"][0]["text"] = TEXT
+        answer["choices"][0]["text"] = text
     elif dialect is RESPONSES:
-        answer["output"][0]["content"][0]["text"] = TEXT
+        answer["output"][0]["content"][0]["text"] = text
     else:
-        answer["content"][0]["text"] = TEXT
+        answer["content"][0]["text"] = text
     return answer
 
 
-def told(dialect: Dialect) -> list[bytes]:
-    """The events of the stream that says `document(dialect)`."""
+def told(dialect: Dialect, pieces: list[str] = PIECES) -> list[bytes]:
+    """The events of the stream that says `document(dialect)` in these pieces."""
     return {CHAT.name: _chat, COMPLETIONS.name: _completions, RESPONSES.name: _responses,
-            MESSAGES.name: _messages}[dialect.name](document(dialect))
+            MESSAGES.name: _messages}[dialect.name](document(dialect, "".join(pieces)), pieces)
 
 
-def _chat(answer: dict) -> list[bytes]:
+def _chat(answer: dict, pieces: list[str]) -> list[bytes]:
     usage = answer.pop("usage")
     head = answer | {"object": "chat.completion.chunk"}
 
     def chunk(delta: dict, finish: str | None = None) -> dict:
         return head | {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
-    deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in PIECES)]
+    deltas = [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
     return [*data(*map(chunk, deltas), chunk({}, "stop"), head | {"choices": [], "usage": usage}),
             b"data: [DONE]\n\n"]
 
 
-def _completions(answer: dict) -> list[bytes]:
+def _completions(answer: dict, pieces: list[str]) -> list[bytes]:
     usage = answer.pop("usage")
 
     def chunk(text: str, finish: str | None = None) -> dict:
         choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
         return answer | {"choices": [choice]}
 
-    return [*data(*map(chunk, PIECES), chunk("", "stop"), answer | {"choices": [], "usage": usage}),
+    return [*data(*map(chunk, pieces), chunk("", "stop"), answer | {"choices": [], "usage": usage}),
             b"data: [DONE]\n\n"]
 
 
-def _responses(answer: dict) -> list[bytes]:
+def _responses(answer: dict, pieces: list[str]) -> list[bytes]:
     [item] = answer["output"]
     [part] = item["content"]
     begun = answer | {"status": "in_progress", "output": [], "usage": None}
@@ -120,7 +120,7 @@ def _responses(answer: dict) -> list[bytes]:
          "item": item | {"status": "in_progress", "content": []}},
         {"type": "response.content_part.added", **at, "part": part | {"text": ""}},
         *({"type": "response.output_text.delta", **at, "delta": piece, "logprobs": []}
-          for piece in PIECES),
+          for piece in pieces),
         {"type": "response.output_text.done", **at, "text": part["text"], "logprobs": []},
         {"type": "response.content_part.done", **at, "part": part},
         {"type": "response.output_item.done", "output_index": 0, "item": item},
@@ -129,7 +129,7 @@ def _responses(answer: dict) -> list[bytes]:
     return named(*(event | {"sequence_number": n} for n, event in enumerate(told_so)))
 
 
-def _messages(answer: dict) -> list[bytes]:
+def _messages(answer: dict, pieces: list[str]) -> list[bytes]:
     usage = answer["usage"]
     start = answer | {"content": [], "stop_reason": None, "usage": usage | {"output_tokens": 1}}
     return named(
@@ -137,7 +137,7 @@ def _messages(answer: dict) -> list[bytes]:
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         {"type": "ping"},
         *({"type": "content_block_delta", "index": 0,
-           "delta": {"type": "text_delta", "text": piece}} for piece in PIECES),
+           "delta": {"type": "text_delta", "text": piece}} for piece in pieces),
         {"type": "content_block_stop", "index": 0},
         {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None},
          "usage": {"output_tokens": usage["output_tokens"]}},

@@ -88,7 +88,7 @@ fn case(reason: Bypass) -> Case {
         Bypass::RequestDuplicateMember => {
             Request(plain(), Script::chat_with(r#"{"model":"a","messages":[],"model":"b"}"#))
         }
-        Bypass::RequestTooManyMembers => Request(plain(), Script::chat_with(&many_members())),
+        Bypass::RequestTooManyMembers => Request(plain(), Script::chat_with(many_members())),
         Bypass::OverTotalBytes => Played(over_total_bytes),
         Bypass::RequestBodyOverdue => Played(request_body_overdue),
         Bypass::HostCannotHold => Played(host_cannot_hold),
@@ -203,7 +203,7 @@ fn case(reason: Bypass) -> Case {
             Response(plain(), chat().unchanged().provider_body(r#"{"id":1,"id":2}"#))
         }
         Bypass::ResponseTooManyMembers => {
-            Response(plain(), chat().unchanged().provider_body(&many_members()))
+            Response(plain(), chat().unchanged().provider_body(many_members()))
         }
         Bypass::ResponseError => {
             WriteBack(plain(), chat().eligible().provider_body(r#"{"error":{"message":"m"}}"#))

@@ -219,9 +219,10 @@ on_every_host! {
         let stream = recorded("anthropic_text");
         let text = String::from_utf8(stream.clone()).unwrap();
         let begun = text.find("event: content_block_start").unwrap();
+        let stopped = text.find("event: message_stop").unwrap();
         for (name, at, usage) in [
             ("anthropic_text", begun, json!({"promptTokens": 25, "completionTokens": 1, "cachedTokens": 0, "cacheCreationTokens": 0})),
-            ("anthropic_text", stream.len(), json!({"promptTokens": 25, "completionTokens": 15, "cachedTokens": 0, "cacheCreationTokens": 0})),
+            ("anthropic_text", stopped, json!({"promptTokens": 25, "completionTokens": 15, "cachedTokens": 0, "cacheCreationTokens": 0})),
             ("anthropic_text", 20, json!({})),
             ("chat_text", 2000, json!({})),
         ] {

@@ -24,7 +24,12 @@ fn needs(config: Value, call: impl Fn(&mut Host, usize), size: usize) -> usize {
 }
 
 fn assert_within(name: &str, needed: usize, bodies: usize) {
-    let most = 3 * bodies + PAGE;
+    assert_within_times(3, name, needed, bodies);
+}
+
+/// Memory comes in pages, and what was freed in between does not always fit what comes next.
+fn assert_within_times(times: usize, name: &str, needed: usize, bodies: usize) {
+    let most = times * bodies + PAGE;
     assert!(needed <= most, "{name}: {needed} bytes for bodies of {bodies}, {most} at most");
 }
 
@@ -71,7 +76,8 @@ fn both_with_a_record() {
     };
     let config = json!({"hooks": {"record": true}, "record": {"content": true}});
     for size in [64 * 1024, MIB, 4 * MIB] {
-        assert_within("both", needs(config.clone(), call, size), 2 * size);
+        // Prompt and answer are there as such and in the record.
+        assert_within_times(4, "both", needs(config.clone(), call, size), 2 * size);
     }
 }
 
@@ -132,7 +138,8 @@ fn a_stream_that_is_held() {
     };
     let config = json!({"hooks": {"stream_response": true}});
     for size in [64 * 1024, MIB, 8 * MIB] {
-        assert_within("held stream", needs(config.clone(), call, size), size);
+        // The text grows beside the stream that it is put together from.
+        assert_within_times(4, "held stream", needs(config.clone(), call, size), size);
     }
 }
 
@@ -147,7 +154,8 @@ fn a_hit_that_is_replayed() {
     };
     let config = json!({"cache": {"serve": "anyone"}});
     for size in [64 * 1024, MIB, 8 * MIB] {
-        assert_within("hit", needs(config.clone(), call, size), size);
+        // The stream that is written beside the document is larger than it.
+        assert_within_times(5, "hit", needs(config.clone(), call, size), size);
     }
 }
 

@@ -1,0 +1,26 @@
+"""SECURITY.md claims nothing that no test shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "SECURITY.md").read_text()
+CITED = sorted(set(re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", TEXT)))
+THREATS = [line for line in TEXT.splitlines() if line.startswith("| ") and line.count("|") == 4]
+
+
+@pytest.mark.parametrize("file, name", CITED, ids=lambda value: value)
+def test_it_exists(file, name):
+    kind = r"def" if file.endswith(".py") else r"fn"
+    assert re.search(rf"^\s*{kind} {name}\(", (ROOT / file).read_text(), re.MULTILINE), (file, name)
+
+
+def test_each_threat_names_a_test():
+    assert len(CITED) > 50
+    headings = [line for line in THREATS if line.endswith(" shown by |")]
+    rows = [line for line in THREATS if "---" not in line and line not in headings]
+    shown = [row for row in rows if "::" in row.split("|")[3]]
+    parties = [row for row in rows if row.startswith("| **") or row.startswith("| party")]
+    assert len(headings) == 6 and sorted(shown + parties) == sorted(rows)
