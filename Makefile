@@ -147,8 +147,8 @@ lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, s
 .PHONY: deny
 deny: check-rust ## Licences, duplicates, sources and advisories of dependencies, where cargo-deny is installed
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then echo 'skipped: dependencies (cargo install cargo-deny)'; exit 0; fi; \
-	$(CARGO) deny --locked check bans licenses sources; \
-	if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --locked check --disable-fetch advisories; \
+	$(CARGO) deny --workspace --locked check bans licenses sources; \
+	if $(CARGO) deny fetch db >/dev/null 2>&1; then $(CARGO) deny --workspace --locked check --disable-fetch advisories; \
 	else echo 'skipped: advisories, whose database cannot be had'; fi
 
 .PHONY: schema

@@ -200,7 +200,7 @@ fn step(line: &[u8], bodies: &mut usize) -> Option<Step> {
     Some(match verb {
         b"open" => Step::Open { id, headers: request_headers(rest) },
         b"end" => Step::End { id },
-        b"answer" => Step::Answer { id, headers: answer_headers(rest) },
+        b"answer" => Step::Answer { id, headers: answer_headers(rest)? },
         b"done" => Step::Done { id },
         b"local" => Step::Local { id, status: number(rest)? },
         b"gone" => Step::Gone { id },
@@ -265,9 +265,10 @@ fn request_headers(line: &[u8]) -> Fields {
     headers
 }
 
-fn answer_headers(line: &[u8]) -> Fields {
+fn answer_headers(line: &[u8]) -> Option<Fields> {
     let (status, rest) = word(line);
-    let mut headers = vec![(b":status".to_vec(), status.to_vec())];
+    let status: u16 = number(status)?;
+    let mut headers = vec![(b":status".to_vec(), status.to_string().into_bytes())];
     let (first, others) = word(rest);
     if first == b"stream" {
         headers.push((b"content-type".to_vec(), b"text/event-stream".to_vec()));
@@ -277,7 +278,7 @@ fn answer_headers(line: &[u8]) -> Fields {
         fields(rest, &mut headers);
         default_header(&mut headers, b"content-type", b"application/json");
     }
-    headers
+    Some(headers)
 }
 
 fn default_header(headers: &mut Fields, name: &[u8], value: &[u8]) {
