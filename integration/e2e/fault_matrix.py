@@ -133,7 +133,7 @@ class Fault:
     together: bool = False
     # Where the client leaves.
     leaves: str | None = None
-    # Takes longer than the others, because somebody waits for a time-out or for megabytes.
+    # Takes longer than the others, for a time-out or for megabytes.
     slow: bool = False
 
 
@@ -328,15 +328,15 @@ PROVIDER = [
     provider("resets without an answer", lambda stream: RESET, "response_not_from_provider"),
     provider("is slow", lambda stream: replace(
         sse(*STREAM, gap=0.01) if stream else Answer(headers=JSON, body=[PLAIN[:50], 0.1, PLAIN[50:]]),
-        delay=0.1)),
+        delay=0.1), slow=True),
     provider("dies in the middle of its body, which has a length",
              lambda stream: Answer(headers=EVENTS if stream else JSON,
-                                   body=[*STREAM[:4], 0.1] if stream else [PLAIN[:50], 0.1],
+                                   body=[*STREAM[:4], 0.05] if stream else [PLAIN[:50], 0.05],
                                    framing=100_000, end="close"),
              ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
     provider("dies in the middle of a chunked body",
              lambda stream: Answer(headers=EVENTS if stream else JSON,
-                                   body=[*STREAM[:4], 0.1] if stream else [PLAIN[:50], 0.1],
+                                   body=[*STREAM[:4], 0.05] if stream else [PLAIN[:50], 0.05],
                                    framing="chunked", end="reset"),
              ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
     *(provider(f"answers {code}", refusal(code), "response_status", rejections=int(code < 500))
@@ -472,7 +472,7 @@ class Row:
     @property
     def outlives_the_call(self) -> bool:
         """What it comes to is known seconds after the client got its answer."""
-        return self.fault.slow and not self.hook.waits
+        return self.fault.slow and self.fault.party == "optimizer" and not self.hook.waits
 
     def __str__(self) -> str:
         return f"the {self.fault.party} {self.fault.name}, {self.hook}, {self.http}"
