@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "SECURITY.md").read_text()
-CITED = sorted(set(re.findall(r"`([\w/]+\.(?:py|rs))::(\w+)`", TEXT)))
+CITED = sorted(set(re.findall(r"`([\w/-]+\.(?:py|rs))::(\w+)`", TEXT)))
 THREATS = [line for line in TEXT.splitlines() if line.startswith("| ") and line.count("|") == 4]
 
 

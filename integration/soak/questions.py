@@ -95,12 +95,12 @@ class Question:
     def answer(self, shortened: bool, reviewed: bool = False) -> dict[str, Any]:
         """The answer as a plain call gets it."""
         if self.dialect is EMBEDDINGS:
-            document_ = copy.deepcopy(EMBEDDINGS.answer)
+            answer = copy.deepcopy(EMBEDDINGS.answer)
             chance = self.chance(f"answer {shortened}")
-            document_["data"][0]["embedding"] = [chance.random() for _ in range(chance.choice([8, 768]))]
+            answer["data"][0]["embedding"] = [chance.random() for _ in range(chance.choice([8, 768]))]
         else:
-            document_ = document(self.dialect, "".join(self.pieces(shortened)))
-        return document_ | ({"reviewed": True} if reviewed else {})
+            answer = document(self.dialect, "".join(self.pieces(shortened)))
+        return answer | ({"reviewed": True} if reviewed else {})
 
     def live(self, shortened: bool) -> list[bytes]:
         """What the provider sends, in one write each."""

@@ -55,10 +55,20 @@ class Wrong:
         return self.path.read_text().splitlines()
 
 
+class Mood:
+    """What a service is told while it runs."""
+
+    def __init__(self) -> None:
+        self._slow, self._sick = SPAWN.RawValue("b", 0), SPAWN.RawValue("b", 0)
+
+    slow = property(lambda self: self._slow.value, lambda self, on: setattr(self._slow, "value", on))
+    sick = property(lambda self: self._sick.value, lambda self, on: setattr(self._sick, "value", on))
+
+
 class Provider:
     """Answers what it was asked."""
 
-    def __init__(self, wrong: Wrong, mood):
+    def __init__(self, wrong: Wrong, mood: Mood):
         self.wrong, self.mood = wrong, mood
 
     def __call__(self, seen: Seen) -> Answer:
@@ -88,7 +98,7 @@ class Provider:
 class Optimizer:
     """Shortens, remembers, reviews; and, in a bad mood, says anything."""
 
-    def __init__(self, wrong: Wrong, mood):
+    def __init__(self, wrong: Wrong, mood: Mood):
         self.wrong, self.mood = wrong, mood
         self.cache: collections.OrderedDict[str, dict] = collections.OrderedDict()
         self.records: collections.OrderedDict[str, None] = collections.OrderedDict()
@@ -178,16 +188,6 @@ def _question(body: bytes) -> Question | None:
         return Question.named(rest[:60].split(b'"')[0].decode())
     except (ValueError, IndexError):
         return None
-
-
-class Mood:
-    """What a service is told while it runs."""
-
-    def __init__(self) -> None:
-        self._slow, self._sick = SPAWN.RawValue("b", 0), SPAWN.RawValue("b", 0)
-
-    slow = property(lambda self: self._slow.value, lambda self, on: setattr(self._slow, "value", on))
-    sick = property(lambda self: self._sick.value, lambda self, on: setattr(self._sick, "value", on))
 
 
 def _serve(script: type, wrong: Wrong, mood: Mood, port: int) -> None:
