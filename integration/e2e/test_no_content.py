@@ -207,8 +207,11 @@ def test_the_breaker_s_lines_hold_no_content(breaking, optimizer, provider):
 def test_a_host_set_up_wrongly_is_told_so_without_content(proxies, optimizer, provider):
     proxy = proxies.start(Setup(EVERYTHING, log_level="trace", holds_headers=False))
     try:
-        replies = [proxy.send(prompt(CHAT)) for _ in range(2)]
-        said = all_that_is_said(proxy, replies)
+        replies, said = [], ""
+        # On a busy machine the verdict may take a call or two more.
+        while "allow_on_headers_stop_iteration" not in said and len(replies) < 8:
+            replies.append(proxy.send(prompt(CHAT)))
+            said = all_that_is_said(proxy, replies)
         assert "allow_on_headers_stop_iteration" in said and BIRD not in said
     finally:
         proxy.envoy.stop()
