@@ -75,7 +75,8 @@ class Expected:
     write_back: str | None = None
     record: str | None = None
     callouts: dict[str, str] = field(default_factory=dict)
-    rejections: int = 0
+    # The provider's answer speaks against the transform.
+    rejected: bool = False
     # The client's answer, beside the one it gets without the filter: the `same`, `rewritten`
     # by the response hook, the host's own `502` where that one breaks off, or none, it is `gone`.
     client: str = "same"
@@ -304,7 +305,7 @@ def sized(size: int) -> Callable[[bool], Answer]:
 def provider(name: str, answer: Callable[[bool], Answer | Raw] | None,
              reason: str | tuple[str, str] | None = None,
              response: str | tuple[str, str] | None = None, client: str = "same",
-             rejections: int = 0, calls: int = 1, **more) -> Fault:
+             rejected: bool = False, calls: int = 1, **more) -> Fault:
     """An answer, and why it is neither shown to the optimizer (`response`) nor written back.
 
     Two reasons are those of a plain answer and of a stream; none: there is nothing wrong with it.
@@ -312,7 +313,7 @@ def provider(name: str, answer: Callable[[bool], Answer | Raw] | None,
 
     def expected(hook: Hook, stream: bool) -> Expected:
         of = lambda reasons: reasons[stream] if isinstance(reasons, tuple) else reasons
-        done = replace(well(hook), rejections=rejections, provider=calls)
+        done = replace(well(hook), rejected=rejected, provider=calls)
         if hook is RESPONSE and (reason or response):
             verdict = f"bypassed:{of(response or reason)}"
             done = replace(done, response=verdict, callouts={"optimize": "ok"}, client=client)
@@ -339,7 +340,7 @@ PROVIDER = [
                                    body=[*STREAM[:4], 0.05] if stream else [PLAIN[:50], 0.05],
                                    framing="chunked", end="reset"),
              ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
-    *(provider(f"answers {code}", refusal(code), "response_status", rejections=int(code < 500))
+    *(provider(f"answers {code}", refusal(code), "response_status", rejected=code < 500)
       for code in (400, 401, 404, 429, 500, 503)),
     provider("says too small a `content-length`",
              lambda stream: Answer(headers=EVENTS if stream else JSON,

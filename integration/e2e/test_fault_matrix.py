@@ -33,6 +33,9 @@ MARGIN_SECONDS = 2.0
 # A write-back's or a record's own time-out, and the tick that it waits for.
 QUEUED_SECONDS = 7.0
 TOGETHER = 3
+# Where a report of the whole run is wanted, short calls are measured more than once.
+REPORT = os.environ.get("FAULT_REPORT")
+REPEATS = 3 if REPORT else 1
 # Differ from call to call, or because the module read the answer or changed the body.
 VARYING = ("x-request-id", "date", "x-envoy-upstream-service-time", "host", "content-length",
            "accept-encoding", "x-anyray-metadata")
@@ -46,7 +49,10 @@ class Play:
         self.row, self.fault, self.stream = row, row.fault, stream
         self.expected: Expected = self.fault.expected(row.hook, stream)
         # As long as the id in the provider's answers, which they stand in for.
-        self.labels = [uuid.uuid4().hex[:10] for _ in range(TOGETHER if self.fault.together else 1)]
+        fault = self.fault
+        once = fault.slow or fault.refuses or fault.leaves
+        count = TOGETHER if fault.together else 1 if once else REPEATS
+        self.labels = [uuid.uuid4().hex[:10] for _ in range(count)]
         # The optimizer stops listening during this call.
         self.refused = False
         # Milliseconds beyond those that the call takes without the filter.
@@ -162,7 +168,8 @@ class Stage:
             same_answer(play, label, bare, got)
             assert not any(secret in got.everything for secret in (TOKEN, LEAK, KEY))
         if with_it and not play.fault.together:
-            play.added = 1000 * (with_it[0].elapsed - without[0].elapsed)
+            fastest = lambda replies: min(reply.elapsed for reply in replies)
+            play.added = 1000 * (fastest(with_it) - fastest(without))
             late = play.fault.party == "optimizer" and play.row.hook.waits
             assert play.added < TIMEOUT_MS * late + 1000 * MARGIN_SECONDS
 
@@ -211,8 +218,8 @@ def expect(counting: Counting, plays: list[Play]) -> None:
                 wanted[family][f"{outcome} {reason or 'none'}"] += len(play.labels)
         for kind, result in play.expected.callouts.items():
             wanted["callouts"][f"{kind} {result}"] += len(play.labels)
-        if play.expected.rejections:
-            wanted["provider_rejections"][""] += play.expected.rejections
+        if play.expected.rejected:
+            wanted["provider_rejections"][""] += len(play.labels)
     patience = QUEUED_SECONDS if any(play.row.outlives_the_call for play in plays) else 3.0
     counting.expect_all(patience, **{family: dict(found) for family, found in wanted.items()})
 
@@ -275,9 +282,8 @@ def played() -> Iterator[list[Play]]:
     """Every play that came out as it had to: the report of a whole run."""
     plays: list[Play] = []
     yield plays
-    report = os.environ.get("FAULT_REPORT")
-    if report and len(plays) == 2 * len(ROWS):
-        fault_report.write(report, plays, TIMEOUT_MS)
+    if REPORT and len(plays) == 2 * len(ROWS):
+        fault_report.write(REPORT, plays, TIMEOUT_MS)
 
 
 def both_modes(row: Row) -> list[Play]:
