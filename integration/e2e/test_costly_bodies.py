@@ -14,7 +14,7 @@ from kit.provider import sse
 # Just below Envoy's untouched buffer.
 ROOM = 1_000_000
 # Quadratic work on a body of this size takes minutes; linear work some milliseconds.
-LONGEST = 2.0
+LONGEST = 5.0
 HEAD = b'{"model":"m","messages":[{"role":"user","content":"x"}],'
 
 

@@ -112,7 +112,7 @@ def test_it_goes_on_after_the_time_out(tight, optimizer, provider, http):
     provider.answers(sse(*told(CHAT)))
     reply = tight.send(CHAT.call(stream=True), http)
     untouched(tight, reply, b"".join(told(CHAT)), "optimizer_timeout")
-    assert 0.25 < reply.elapsed < 1.5
+    assert 0.25 < reply.elapsed < 5
 
 
 def test_a_stream_larger_than_the_host_s_room_flows_on(tight, provider, http):
