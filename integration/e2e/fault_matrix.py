@@ -134,8 +134,10 @@ class Fault:
     together: bool = False
     # Where the client leaves.
     leaves: str | None = None
-    # Takes longer than the others, for a time-out or for megabytes.
+    # Somebody waits for a time-out, or would if it were waited for.
     slow: bool = False
+    # Takes longer than most, for other reasons.
+    costly: bool = False
 
 
 # --- The optimizer's -----------------------------------------------------------------------------
@@ -237,7 +239,7 @@ OPTIMIZER = [
               "ok", "transform_required_retyped", "too_large",
               response=as_json(RETYPED % (b"response", b"choices"))),
     optimizer("answers with 64 MB", Answer(headers=JSON, body=[b'{"x":"', *[b"x" * MIB] * 64, b'"}']),
-              "reset", "optimizer_reset", slow=True),
+              "reset", "optimizer_reset", costly=True),
     optimizer("answers with more than the host's buffer",
               as_json(wrapped(request=CHAT.body(user="u" * (HOST_BUFFER + MIB)))),
               "too_large", "answer_too_large"),
@@ -329,17 +331,19 @@ PROVIDER = [
     provider("resets without an answer", lambda stream: RESET, "response_not_from_provider"),
     provider("is slow", lambda stream: replace(
         sse(*STREAM, gap=0.01) if stream else Answer(headers=JSON, body=[PLAIN[:50], 0.1, PLAIN[50:]]),
-        delay=0.1), slow=True),
+        delay=0.1), costly=True),
     provider("dies in the middle of its body, which has a length",
              lambda stream: Answer(headers=EVENTS if stream else JSON,
                                    body=[*STREAM[:4], 0.05] if stream else [PLAIN[:50], 0.05],
                                    framing=100_000, end="close"),
-             ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
+             ("response_unreadable", "stream_incomplete"), "client_gone", client="502",
+             costly=True),
     provider("dies in the middle of a chunked body",
              lambda stream: Answer(headers=EVENTS if stream else JSON,
                                    body=[*STREAM[:4], 0.05] if stream else [PLAIN[:50], 0.05],
                                    framing="chunked", end="reset"),
-             ("response_unreadable", "stream_incomplete"), "client_gone", client="502"),
+             ("response_unreadable", "stream_incomplete"), "client_gone", client="502",
+             costly=True),
     *(provider(f"answers {code}", refusal(code), "response_status", rejected=code < 500)
       for code in (400, 401, 404, 429, 500, 503)),
     provider("says too small a `content-length`",
@@ -473,7 +477,7 @@ class Row:
     @property
     def outlives_the_call(self) -> bool:
         """What it comes to is known seconds after the client got its answer."""
-        return self.fault.slow and self.fault.party == "optimizer" and not self.hook.waits
+        return self.fault.slow and not self.hook.waits
 
     def __str__(self) -> str:
         return f"the {self.fault.party} {self.fault.name}, {self.hook}, {self.http}"

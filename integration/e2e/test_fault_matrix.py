@@ -50,7 +50,7 @@ class Play:
         self.expected: Expected = self.fault.expected(row.hook, stream)
         # As long as the id in the provider's answers, which they stand in for.
         fault = self.fault
-        once = fault.slow or fault.refuses or fault.leaves
+        once = fault.slow or fault.costly or fault.refuses or fault.leaves
         count = TOGETHER if fault.together else 1 if once else REPEATS
         self.labels = [uuid.uuid4().hex[:10] for _ in range(count)]
         # The optimizer stops listening during this call.
@@ -109,14 +109,14 @@ class Stage:
             self.aftermath.enter_context(self.optimizer.away())
         return play.provider(seen)
 
-    def perform(self, *plays: Play) -> None:
-        """Plays all at the same time, and counts what came of them together."""
+    def perform(self, *plays: Play, at_a_time: int = 1) -> None:
+        """Plays them all, and counts what came of them together."""
         for play in plays:
             self.plays |= dict.fromkeys(play.labels, play)
         bare = [self._send(self.proxies.get(Setup(None)), play) for play in plays]
         asked_bare = {label: self.provider.of(label) for play in plays for label in play.labels}
         counted = {play.row.setup.key: self.proxies.get(play.row.setup).counting() for play in plays}
-        with self.aftermath, ThreadPoolExecutor(len(plays)) as pool:
+        with self.aftermath, ThreadPoolExecutor(at_a_time) as pool:
             for play in plays:
                 play.refused = play.fault.refuses
                 if play.refused and play.row.hook is REQUEST:
@@ -267,8 +267,8 @@ ROWS = list(rows())
 
 
 def marked(row: Row):
-    """The rows of every test run: those over HTTP/1.1 that nobody has to wait for."""
-    full = row.http != HTTP1 or row.fault.slow
+    """The rows of every test run: those over HTTP/1.1 that take little time."""
+    full = row.http != HTTP1 or row.fault.slow or row.fault.costly
     return pytest.param(row, id=str(row), marks=[pytest.mark.full] if full else [])
 
 
@@ -301,14 +301,14 @@ def test_the_call_goes_on_when(stage, played, row):
     plays = both_modes(row)
     # What waits can wait together; the optimizer cannot refuse one of two calls.
     for batch in [plays] if row.fault.slow else [[play] for play in plays]:
-        stage.perform(*batch)
+        stage.perform(*batch, at_a_time=len(batch))
     alive(stage, row)
     played += plays
 
 
 @pytest.mark.full
 def test_what_nobody_waits_for_costs_no_time(stage, played):
-    """Write-backs and records that take seconds, all at a time."""
+    """Write-backs and records that take seconds: the calls go on one after the other."""
     waiting = [row for row in ROWS if row.outlives_the_call]
     plays = [play for row in waiting for play in both_modes(row)]
     stage.perform(*plays)
