@@ -90,6 +90,8 @@ reasons! {
     TransformStreamChanged = "transform_stream_changed",
     /// The transform took the tools away and left what refers to them.
     TransformToolChoiceWithoutTools = "transform_tool_choice_without_tools",
+    /// The transform brought in a member nested deeper than JSON readers go.
+    TransformTooDeep = "transform_too_deep",
     /// The transformed body is larger than the host may be given.
     TransformTooLarge = "transform_too_large",
     /// A hit, for a caller who may not be answered from the cache.

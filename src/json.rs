@@ -329,6 +329,38 @@ pub fn holds_only_objects(value: &str) -> bool {
     true
 }
 
+/// How many arrays and objects stand inside each other in `value`, valid JSON.
+pub fn depth(value: &str) -> usize {
+    let mut rest = value.as_bytes();
+    let (mut depth, mut deepest) = (0_usize, 0_usize);
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match byte {
+            b'[' | b'{' => {
+                depth = depth.saturating_add(1);
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'"' => rest = behind_string(rest),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// What comes behind a string, of which the opening quote is gone.
+fn behind_string(mut rest: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
+        let escapes = rest.get(at) == Some(&b'\\');
+        let behind = at.saturating_add(if escapes { 2 } else { 1 });
+        rest = rest.get(behind..).unwrap_or_default();
+        if !escapes {
+            return rest;
+        }
+    }
+    &[]
+}
+
 /// How many items an array, valid JSON, has.
 pub fn count_items(array: &str) -> usize {
     let mut cursor = Cursor::new(array);
@@ -503,6 +535,11 @@ mod tests {
         assert_eq!(kind("null"), Kind::Null);
         assert!(holds_only_objects(r#" [ {"a":["}"]} , {} ] "#) && holds_only_objects("[]"));
         assert!(!holds_only_objects("[{},1]") && !holds_only_objects("{}"));
+        for (value, expected) in
+            [("1", 0), ("[]", 1), (r#"{"a":[{"b\"[[[[":"]\\"}],"c":{}}"#, 3), (r#""[\\\"[[""#, 0)]
+        {
+            assert_eq!(depth(value), expected, "{value}");
+        }
         assert_eq!((count_items(" [ ]"), count_items("[1,[2,3],\"]\"]")), (0, 3));
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));
     }

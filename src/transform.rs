@@ -53,6 +53,9 @@ pub(crate) fn response(
     Ok(result.apply())
 }
 
+/// Readers give up at some depth, the first ones here.
+const MAX_DEPTH: usize = 128;
+
 fn object(text: &str) -> Result<Object<'_>, Bypass> {
     Object::parse(text.as_bytes()).map_err(|error| match error {
         JsonError::NotJson => Bypass::AnswerNotJson,
@@ -79,6 +82,13 @@ impl<'a> Overlay<'_, 'a> {
             let after = self.get(name).ok_or(Bypass::TransformRequiredMissing)?;
             if json::kind(before) != json::kind(after) || !keeps_item_types(before, after) {
                 return Err(Bypass::TransformRequiredRetyped);
+            }
+        }
+        for member in self.new.members() {
+            let before = self.original.get(&member.name).unwrap_or_default();
+            let depth = || json::depth(member.value);
+            if before != member.value && depth() > MAX_DEPTH && depth() > json::depth(before) {
+                return Err(Bypass::TransformTooDeep);
             }
         }
         for member in self.original.members() {
@@ -165,6 +175,17 @@ mod tests {
         ] {
             assert_eq!(chat(transformed), Err(reason), "{transformed}");
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_for_readers_is_not_applied_unless_it_was_there() {
+        let deep = |depth, inside| format!("{}{inside}{}", "[".repeat(depth), "]".repeat(depth));
+        assert_eq!(chat(&format!(r#"{{"a":{}}}"#, deep(129, ""))), Err(Bypass::TransformTooDeep));
+        assert!(chat(&format!(r#"{{"a":{}}}"#, deep(128, ""))).is_ok());
+        let text = format!(r#"{{"a":{}}}"#, deep(300, "1"));
+        let original = Object::parse(text.as_bytes()).unwrap();
+        let answer = format!(r#"{{"a":{}}}"#, deep(300, "2"));
+        assert!(request(Dialect::OpenAiChat, &original, &answer).unwrap().is_some());
     }
 
     #[test]

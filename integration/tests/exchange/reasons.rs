@@ -125,6 +125,10 @@ fn case(reason: Bypass) -> Case {
         Bypass::TransformRequiredRetyped => {
             Request(plain(), chat().transform(r#"{"model":"gpt","messages":"x"}"#))
         }
+        Bypass::TransformTooDeep => {
+            let deep = format!(r#"{{"metadata":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+            Request(plain(), chat().transform(&deep))
+        }
         Bypass::TransformArrayEmptied => {
             Request(plain(), chat().transform(r#"{"model":"gpt","messages":[]}"#))
         }
