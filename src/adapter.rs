@@ -11,7 +11,7 @@ use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome, Trace};
 use crate::effect::Effect;
-use crate::metric::{Metric, Verdict};
+use crate::metric::{Metric, Verdict, micros};
 use crate::plan::Plan;
 use crate::watch::Watch;
 
@@ -258,6 +258,5 @@ pub(crate) fn measure_callout(
     effects: &mut Vec<Effect>,
 ) {
     effects.push(Effect::Measure(Metric::Callouts(kind, result), 1));
-    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    effects.push(Effect::Measure(Metric::CalloutDuration(kind), micros));
+    effects.push(Effect::Measure(Metric::CalloutDuration(kind), micros(took)));
 }

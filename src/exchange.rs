@@ -6,12 +6,13 @@
 //!            │          │          ├► LetGo ──────────────► Settled
 //!            └──────────┴──────────┴──────────────────────► Settled
 //! response  Idle ─► Holding ─► Asking ─► Complete
-//!            ├────► Copying ────────────► Complete
-//!            └─────────┴────────────────► Passing
+//!            │         ▼
+//!            ├────► Copying ────────────► Ended
+//!            └─────────┴────────────────► Complete (unread)
 //! ```
 //! Each request ends in `Settled` with one verdict, or `Served` from the cache.
-//! `Complete` has read the whole answer; what follows from it is done when the
-//! exchange is over, on nobody's time.
+//! `Ended` and `Complete` know all that they will of the answer; what follows from
+//! it is done when the exchange is over, on nobody's time.
 
 mod closing;
 mod request;
@@ -107,8 +108,11 @@ enum Response {
     },
     /// The answer passes and is read along.
     Copying(Reader),
+    /// The answer passed to its end; what was read is looked at when the exchange is over.
+    Ended(Reader),
     /// The answer is over; this is what was read of it.
     Complete(Finished),
+    /// Between two states, and where the exchange breaks off there.
     Passing,
 }
 

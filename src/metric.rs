@@ -1,5 +1,7 @@
 //! What is counted. Content-free by construction: labels come from fixed sets.
 
+use std::time::Duration;
+
 use crate::breaker::Transition;
 use crate::bypass::Bypass;
 use crate::callout::{CalloutResult, Kind};
@@ -44,6 +46,11 @@ impl Verdict {
             other => other.name().to_owned(),
         }
     }
+}
+
+/// A time as histograms take it.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How a metric takes a value.

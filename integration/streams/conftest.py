@@ -45,5 +45,19 @@ def streams() -> Streams:
     return Streams(os.environ["STREAMS"])
 
 
+def same_at_any_split(streams: Streams, endpoint: str, name: str) -> None:
+    """Whether it comes whole or in pieces, a recorded stream gives the same, or fails the same."""
+
+    def result(split: int | None) -> dict | str:
+        try:
+            return streams.assemble(endpoint, recorded(name), split)
+        except NoResult as error:
+            return str(error)
+
+    whole = result(None)
+    for split in (1, 2, 3, 7, 64, 1000):
+        assert result(split) == whole
+
+
 def recorded(name: str) -> bytes:
     return (RECORDED / name).read_bytes()

@@ -6,7 +6,7 @@ import random
 import anthropic
 import httpx2
 import pytest
-from conftest import RECORDED, NoResult, recorded
+from conftest import RECORDED, NoResult, recorded, same_at_any_split
 
 MESSAGES = "/v1/messages"
 BROKEN = {
@@ -82,15 +82,7 @@ def test_what_only_the_stream_tells_is_kept(streams):
 
 @pytest.mark.parametrize("name", WHOLE + list(BROKEN))
 def test_any_split_gives_the_same(streams, name):
-    def result(split):
-        try:
-            return streams.assemble(MESSAGES, recorded(name), split)
-        except NoResult as error:
-            return str(error)
-
-    whole = result(None)
-    for split in (1, 2, 3, 7, 64, 1000):
-        assert result(split) == whole
+    same_at_any_split(streams, MESSAGES, name)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -6,7 +6,7 @@ import random
 import httpx2
 import openai
 import pytest
-from conftest import RECORDED, NoResult, recorded
+from conftest import RECORDED, NoResult, recorded, same_at_any_split
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
@@ -123,15 +123,7 @@ def test_members_beyond_the_sdk_are_kept(streams):
 
 @pytest.mark.parametrize("name", names("chat") + names("completions") + list(BROKEN))
 def test_any_split_gives_the_same(streams, name):
-    def result(split):
-        try:
-            return streams.assemble(endpoint(name), recorded(name), split)
-        except NoResult as error:
-            return str(error)
-
-    whole = result(None)
-    for split in (1, 2, 3, 7, 64, 1000):
-        assert result(split) == whole
+    same_at_any_split(streams, endpoint(name), name)
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -6,7 +6,7 @@ import random
 import httpx2
 import openai
 import pytest
-from conftest import RECORDED, NoResult, recorded
+from conftest import RECORDED, NoResult, recorded, same_at_any_split
 
 RESPONSES = "/v1/responses"
 BROKEN = {
@@ -60,15 +60,7 @@ def test_responses_are_assembled_as_by_the_sdk(streams, name):
 
 @pytest.mark.parametrize("name", WHOLE + list(BROKEN))
 def test_any_split_gives_the_same(streams, name):
-    def result(split):
-        try:
-            return streams.assemble(RESPONSES, recorded(name), split)
-        except NoResult as error:
-            return str(error)
-
-    whole = result(None)
-    for split in (1, 2, 3, 7, 64, 1000):
-        assert result(split) == whole
+    same_at_any_split(streams, RESPONSES, name)
 
 
 @pytest.mark.parametrize("name", BROKEN)

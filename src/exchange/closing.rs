@@ -10,7 +10,7 @@ use crate::callout::Kind;
 use crate::dialect::Dialect;
 use crate::effect::Effect;
 use crate::json::Object;
-use crate::metric::{Metric, Verdict};
+use crate::metric::{Metric, Verdict, micros};
 use crate::protocol;
 use crate::reader::Finished;
 use crate::record::{self, Facts};
@@ -39,6 +39,7 @@ impl Active {
         }
         let finished = match std::mem::replace(&mut self.response, Response::Passing) {
             Response::Complete(finished) => finished,
+            Response::Ended(reader) => reader.finish(true),
             Response::Copying(reader) => reader.finish(false),
             Response::Idle => Finished { body: Err(Bypass::ClientGone), usage: None },
             _ => Finished { body: Err(Bypass::ResponseUnreadable), usage: None },
@@ -54,9 +55,8 @@ impl Active {
 
     fn measure(&self, turn: &mut Turn<'_>, usage: Option<Usage>) {
         let dialect = self.call.dialect;
-        let micros = turn.now.saturating_sub(self.started).as_micros();
-        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
-        turn.push(Effect::Measure(Metric::OperationDuration(dialect), micros));
+        let took = micros(turn.now.saturating_sub(self.started));
+        turn.push(Effect::Measure(Metric::OperationDuration(dialect), took));
         let Some(usage) = usage else { return };
         for (tokens, metric, name) in [
             (usage.input, Metric::InputTokens(dialect), "gen_ai.usage.input_tokens"),

@@ -9,7 +9,7 @@ use crate::callout::{Kind, Outcome};
 use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, ResponseHead};
 use crate::json::Object;
-use crate::metric::{Metric, Verdict};
+use crate::metric::{Metric, Verdict, micros};
 use crate::protocol::{self, Answer};
 use crate::reader::{self, Finished, Reader};
 use crate::transform;
@@ -121,10 +121,9 @@ impl Active {
             }
             (Response::Copying(reader), Body::Chunk(chunk)) => {
                 if reader.seen() == 0 && reader.form() == Form::Stream {
-                    let micros = turn.now.saturating_sub(self.started).as_micros();
-                    let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+                    let took = micros(turn.now.saturating_sub(self.started));
                     let metric = Metric::TimeToFirstToken(self.call.dialect);
-                    turn.push(Effect::Measure(metric, micros));
+                    turn.push(Effect::Measure(metric, took));
                 }
                 reader.push(chunk);
                 let size = reader.seen();
@@ -138,7 +137,7 @@ impl Active {
                 if let Response::Copying(reader) =
                     std::mem::replace(&mut self.response, Response::Passing)
                 {
-                    self.response = Response::Complete(reader.finish(true));
+                    self.response = Response::Ended(reader);
                 }
             }
             (Response::Asking { .. }, _) => {}
