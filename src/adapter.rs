@@ -68,8 +68,8 @@ impl Adapter {
                 plan.path_prefix
             ),
             letting_go: false,
+            watch: Watch::new(plan.can().may_withhold_bodies),
             plan,
-            watch: Watch::default(),
             held_bytes: 0,
             next_callout: 0,
             queue: VecDeque::new(),

@@ -75,13 +75,14 @@ enum Unbounded {
     LengthUnknown,
 }
 
-/// How far a body of `length` bytes may be held: a host that buffers more than
-/// it may answers 413 or 500. Where the length is not known beforehand a margin
+/// How far a body of `length` bytes may be held: a host with a limit of its own
+/// answers 413 or 500 beyond it. Where the length is not known beforehand a margin
 /// has to remain, because one callback can bring 1 MiB at once.
 fn bound(limit: u64, plan: &Plan, length: Option<u64>) -> Result<usize, Unbounded> {
     const MARGIN: u64 = 2 * 1024 * 1024;
     const LEAST: u64 = 3 * 1024 * 1024;
-    let host = plan.limits.host_buffer_bytes.get();
+    let host =
+        if plan.can().limits_buffers { plan.limits.host_buffer_bytes.get() } else { u64::MAX };
     let bound = match length {
         Some(length) if length > limit => return Err(Unbounded::TooLarge),
         Some(length) if length > host => return Err(Unbounded::OverHostBuffer),

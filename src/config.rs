@@ -19,6 +19,9 @@ const GIB: u64 = 1024 * MIB;
 pub struct Config {
     /// Where the optimizer is.
     pub optimizer: Optimizer,
+    /// Base URL of the provider, `https://api.example`, on hosts that do not route calls themselves (wasi-http); nowhere else.
+    #[serde(default)]
+    pub provider: Option<String>,
     /// The host that the module runs in; `auto` finds out.
     #[serde(default)]
     pub host: HostChoice,
@@ -56,7 +59,7 @@ pub struct Config {
 #[cfg_attr(feature = "schema", derive(serde::Serialize, schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Optimizer {
-    /// Envoy: the cluster's name. Kong: `host:port`.
+    /// Envoy: the cluster's name. Kong: `host:port`. wasi-http: `host:port` or `https://host`.
     pub upstream: String,
     /// `:authority` of callouts; the upstream unless set.
     #[serde(default)]

@@ -69,6 +69,7 @@ pub mod dialect;
 pub mod effect;
 pub mod event;
 pub mod exchange;
+pub mod forward;
 pub mod headers;
 pub mod host;
 pub mod json;

@@ -5,6 +5,7 @@ use crate::config::{
     Serve,
 };
 use crate::dialect::{Dialect, Endpoints};
+use crate::forward::Target;
 use crate::headers::is_header_value;
 use crate::host::{Capabilities, Host};
 
@@ -13,6 +14,8 @@ use crate::host::{Capabilities, Host};
 pub struct Plan {
     host: Host,
     upstream: String,
+    optimizer: Option<Target>,
+    provider: Option<Target>,
     pub(crate) authority: String,
     pub(crate) path_prefix: String,
     pub(crate) authorization: Option<String>,
@@ -73,12 +76,25 @@ impl Plan {
     ) -> Result<Self, ConfigError> {
         let host = match config.host {
             HostChoice::Auto => detected,
+            _ if detected == Host::WasiHttp => {
+                return Err(ConfigError::new("host", "this is wasi-http: leave it out"));
+            }
             HostChoice::Envoy => Host::Envoy,
             HostChoice::Kong => Host::Kong,
         };
+        let can = host.capabilities();
         let Config { optimizer, mut hooks, cache, limits, .. } = config;
         check_upstream(&optimizer.upstream, host)?;
-        let authority = optimizer.authority.unwrap_or_else(|| optimizer.upstream.clone());
+        let target = Target::from_origin(&optimizer.upstream).filter(|_| !can.routes);
+        let provider = provider(config.provider.as_deref(), host)?;
+        let default = target.as_ref().map_or(&optimizer.upstream, |target| &target.authority);
+        let authority = optimizer.authority.unwrap_or_else(|| default.clone());
+        if target.as_ref().is_some_and(|target| target.authority != authority) {
+            return Err(ConfigError::new(
+                "optimizer.authority",
+                format!("{} sends the authority that it connects to: leave it out", host.name()),
+            ));
+        }
         if authority.is_empty() || !is_token_like(&authority) {
             return Err(ConfigError::new(
                 "optimizer.authority",
@@ -100,22 +116,46 @@ impl Plan {
         let mut properties = Vec::new();
         let mut trusted = Vec::new();
         for (name, source) in config.attribution {
+            if source.property.is_some() && !can.properties {
+                return Err(ConfigError::new(
+                    format!("attribution.{name}.property"),
+                    format!("{} knows no properties: use a header", host.name()),
+                ));
+            }
             trusted.push(trust(name, source, &mut properties)?);
         }
         let scope = scope(&cache, &trusted)?;
 
         let mut notes = Vec::new();
-        if !host.capabilities().hold_request && (hooks.request || hooks.response) {
+        if !can.hold_request && (hooks.request || hooks.response) {
             notes.push(format!(
                 "on {} this version cannot hold calls: every call is left alone (host_cannot_hold)",
                 host.name()
             ));
         }
-        hooks.response &= host.capabilities().hold_response;
+        if !can.outlives_calls {
+            if hooks.cache && hooks.request && cache.serve == Serve::Proven {
+                notes.push(format!(
+                    "on {} proofs do not outlive an instance, which may serve a single call: \
+                     cache.serve \"proven\" hardly ever serves a hit; \"authenticated\" and \"anyone\" do",
+                    host.name()
+                ));
+            }
+            if config.breaker.failures.get() > 0 {
+                notes.push(format!(
+                    "on {} the breaker does not outlive an instance either: while the optimizer \
+                     fails, each call may wait for optimizer.timeout_ms",
+                    host.name()
+                ));
+            }
+        }
+        hooks.response &= can.hold_response;
         hooks.stream_response &= hooks.response;
         Ok(Self {
             host,
             upstream: optimizer.upstream,
+            optimizer: target,
+            provider,
             authority,
             path_prefix: optimizer.path_prefix,
             authorization,
@@ -152,6 +192,16 @@ impl Plan {
         &self.upstream
     }
 
+    /// Where callouts go, on hosts that do not route them by a name of their own.
+    pub fn optimizer(&self) -> Option<&Target> {
+        self.optimizer.as_ref()
+    }
+
+    /// Where calls go, on hosts that do not route them.
+    pub fn provider(&self) -> Option<&Target> {
+        self.provider.as_ref()
+    }
+
     /// Host properties to read for each request, in the order in which
     /// [`RequestHead::properties`](crate::event::RequestHead::properties) hands them in.
     pub fn properties(&self) -> &[Vec<String>] {
@@ -184,11 +234,30 @@ fn check_upstream(upstream: &str, host: Host) -> Result<(), ConfigError> {
             (!upstream.is_empty() && is_token_like(upstream), "the name of an Envoy cluster")
         }
         Host::Kong => (is_host_port(upstream), "host:port"),
+        Host::WasiHttp => {
+            (Target::from_origin(upstream).is_some(), "host:port or a URL without a path")
+        }
     };
     if valid {
         return Ok(());
     }
     Err(ConfigError::new("optimizer.upstream", format!("expected {expected}, got {upstream:?}")))
+}
+
+fn provider(url: Option<&str>, host: Host) -> Result<Option<Target>, ConfigError> {
+    let error = |text: String| Err(ConfigError::new("provider", text));
+    match (url, host.capabilities().routes) {
+        (None, true) => Ok(None),
+        (Some(_), true) => error(format!("{} routes calls itself: leave it out", host.name())),
+        (None, false) => error(format!("is missing: where does {} send calls?", host.name())),
+        (Some(url), false) => match Target::from_url(url) {
+            // A URL may hold a password where none belongs.
+            None => {
+                error("expected a URL like \"https://api.example\", without user or query".into())
+            }
+            target => Ok(target),
+        },
+    }
 }
 
 /// A host name or IPv4 address with a port; anything else would trap Kong's runtime when dispatched to.
@@ -225,7 +294,7 @@ fn bearer(
             let token = env(&name).ok_or_else(|| {
                 ConfigError::new(
                     "optimizer.token_env",
-                    "names an environment variable that the VM does not have (Envoy: vm_config.environment_variables)",
+                    "names an environment variable that the VM does not have (Envoy: vm_config.environment_variables; wasmtime: --env)",
                 )
             })?;
             ("optimizer.token_env", token)
@@ -374,6 +443,58 @@ mod tests {
             let json = format!(r#"{{"optimizer":{{"upstream":"{bad}"}}}}"#);
             assert!(error(&json, Host::Kong).contains("expected host:port"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_host_that_routes_nothing_is_told_where_to_send() {
+        let json = |upstream, more| format!(r#"{{"optimizer":{{"upstream":"{upstream}"}}{more}}}"#);
+        let provider = r#","provider":"https://api.example/base/""#;
+        for (upstream, authority) in
+            [("o:1", "o:1"), ("http://o", "o"), ("https://o:8443", "o:8443")]
+        {
+            let plan = compile(&json(upstream, provider), Host::WasiHttp).unwrap();
+            assert_eq!(plan.optimizer().unwrap().authority, authority);
+            assert_eq!(plan.authority, authority);
+            assert_eq!(plan.provider().unwrap().path("/v1/messages"), "/base/v1/messages");
+        }
+        for (upstream, more, expected) in [
+            ("o", provider, "optimizer.upstream: expected host:port or a URL without a path"),
+            ("http://o/x", provider, "optimizer.upstream: "),
+            ("o:1", "", "provider: is missing"),
+            ("o:1", r#","provider":"https://u:canary@p""#, "provider: expected a URL"),
+            ("o:1", r#","provider":"http://p","host":"envoy""#, "host: this is wasi-http"),
+            (
+                "o:1",
+                r#","provider":"http://p","attribution":{"user":{"property":["x"]}}"#,
+                "attribution.user.property: wasi-http knows no properties",
+            ),
+        ] {
+            let text = error(&json(upstream, more), Host::WasiHttp);
+            assert!(text.starts_with(&format!("configuration: {expected}")), "{text}");
+            assert!(!text.contains("canary"), "{text}");
+        }
+        let other = r#"{"optimizer":{"upstream":"o:1","authority":"p"},"provider":"http://p"}"#;
+        assert!(error(other, Host::WasiHttp).contains("optimizer.authority: "));
+        for host in [Host::Envoy, Host::Kong] {
+            assert!(error(&json("o:1", provider), host).contains("provider: "));
+            assert!(compile(&json("o:1", ""), host).unwrap().provider().is_none());
+        }
+    }
+
+    #[test]
+    fn what_does_not_outlive_a_call_is_said() {
+        let notes = |more| {
+            let json =
+                format!(r#"{{"optimizer":{{"upstream":"o:1"}},"provider":"http://p"{more}}}"#);
+            let plan = compile(&json, Host::WasiHttp).unwrap();
+            assert!(!plan.can().shared_data && !plan.can().outlives_calls);
+            plan.notes().join("|")
+        };
+        let all = notes("");
+        assert!(all.contains("cache.serve") && all.contains("breaker"), "{all}");
+        assert!(!notes(r#","cache":{"serve":"anyone"}"#).contains("cache.serve"));
+        assert!(!notes(r#","hooks":{"cache":false}"#).contains("cache.serve"));
+        assert!(!notes(r#","breaker":{"failures":0}"#).contains("breaker"));
     }
 
     #[test]

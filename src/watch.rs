@@ -35,6 +35,12 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    /// Watches a host that may withhold bodies; any other is known to show them.
+    pub(crate) fn new(may_withhold_bodies: bool) -> Self {
+        let known = if may_withhold_bodies { Known::Nothing } else { Known::ShowsBodies };
+        Self { known, ..Self::default() }
+    }
+
     /// Whether a request may be held at all.
     pub(crate) fn may_hold(&self) -> bool {
         self.known != Known::WithholdsBodies

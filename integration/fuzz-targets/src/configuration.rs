@@ -34,7 +34,7 @@ pub fn target(data: &[u8]) {
         Err(error) => return check(&error.to_string()),
     };
     check(&format!("{config:?}"));
-    for host in [Host::Envoy, Host::Kong] {
+    for host in [Host::Envoy, Host::Kong, Host::WasiHttp] {
         let plan = Plan::compile(config.clone(), host, |_| Some(TOKEN.to_owned()));
         match plan {
             Err(error) => check(&error.to_string()),
