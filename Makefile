@@ -137,11 +137,32 @@ conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZE
 	@test -n "$(OPTIMIZER)" || { echo 'which optimizer? make conformance OPTIMIZER=http://127.0.0.1:8088' >&2; exit 1; }
 	OPTIMIZER=$(OPTIMIZER) $(VENV)/bin/python -m pytest -q integration/conformance/test_any_optimizer.py
 
+BENCHES := integration/benches
+# Its types of the gRPC protocol take minutes to compile: a workspace of its own, built for the benchmark alone.
+EXT_PROC_MANIFEST := --manifest-path $(BENCHES)/ext_proc/Cargo.toml
+EXT_PROC := $(EXT_PROC_MANIFEST) --target-dir $(TARGET)
+# Rounds, and seconds of each row in a round; any other option of integration/benches/run.py.
+BENCH_ROUNDS ?= 5
+BENCH_SECONDS ?= 1
+
+.PHONY: bench-programs
+bench-programs: build
+	$(CARGO) build $(LOCKED) --release -p benches
+	$(CARGO) build $(LOCKED) --release $(EXT_PROC)
+	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
+
+.PHONY: bench
+bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc (BENCH_ROUNDS=5 BENCH_SECONDS=1)
+	$(VENV)/bin/python $(BENCHES)/run.py --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
+	  --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
+	  --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc $(BENCH_ARGS)
+
 .PHONY: lint
 lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, schema drift, dependencies
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
-	$(CARGO) clippy $(LOCKED) -p optimizer-filter --target wasm32-wasip1 -- -D warnings
+	$(CARGO) fmt $(EXT_PROC_MANIFEST) --check
+	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --exclude noop-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p optimizer-filter -p noop-filter --target wasm32-wasip1 -- -D warnings
 	$(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
 
 .PHONY: deny

@@ -1,0 +1,134 @@
+"""Everything that runs while the benchmark does, and one measurement of it."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.envoy import Envoy
+from kit.envoy_config import Setup
+
+from . import machine, variants
+from .programs import Backend, Program, load
+from .variants import CONFIGURATIONS, Places, Variant
+
+
+@dataclass(frozen=True)
+class Built:
+    """What `make bench` builds."""
+
+    module: Path
+    noop: Path
+    load: Path
+    backend: Path
+    ext_proc: Path
+
+
+class Wrong(Exception):
+    """A run did not do what its row says."""
+
+
+class Stage:
+    """The services, and Envoys by name; Envoys on one CPU, all else on another."""
+
+    def __init__(self, built: Built, directory: Path):
+        self.built, self.directory = built, directory
+        self.backend = Backend(built.backend)
+        self.ext_procs: dict[str, Program] = {}
+        self.envoys: dict[str, Envoy] = {}
+        self.sizes: dict[int, dict[str, int]] = {
+            size["original"]: size for size in self.backend.said["requests"]
+        }
+
+    def envoy(self, name: str) -> Envoy:
+        if name not in self.envoys:
+            self.envoys[name] = self.start(name)
+            self._introduce(self.envoys[name])
+        return self.envoys[name]
+
+    def start(self, name: str) -> Envoy:
+        kind, _, hooks = name.rpartition("_")
+        if kind == "ext_proc" and hooks not in self.ext_procs:
+            self.ext_procs[hooks] = Program(
+                self.built.ext_proc, "--optimizer", str(self.backend.optimizer),
+                "--configuration", json.dumps(CONFIGURATIONS[hooks]),
+            )
+        config = variants.config(name, Places(
+            self.built.module, self.built.noop, self.backend.optimizer, self.backend.provider,
+            {hooks: program.said["port"] for hooks, program in self.ext_procs.items()},
+        ))
+        with machine.on(machine.ENVOYS):
+            return Envoy(Setup(None, log_level="warn"), config, self.directory / name)
+
+    def _introduce(self, envoy: Envoy) -> None:
+        """A first call: whoever is not known to the provider is not answered from the cache."""
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
+        request = urllib.request.Request(f"http://127.0.0.1:{envoy.port}{variants.CHAT}", body.encode(), {
+            "content-type": "application/json", "authorization": self.backend.said["authorization"],
+        })
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            answer.read()
+        # Write-backs follow from a timer.
+        time.sleep(0.1)
+
+    def run(self, variant: Variant, size: int, connections: int, seconds: float) -> dict[str, float]:
+        """One round of one row; that every call did what the row says is checked."""
+        envoy = self.envoy(variant.envoy)
+        answer = self.backend.said["changed_answer" if variant.changes_answer else "answer"]
+        self.backend.counts()
+        began, used = time.monotonic(), machine.cpu_seconds(envoy.process.pid)
+        seen = load(
+            self.built.load, port=envoy.port, path=variant.path, size=size,
+            connections=connections, seconds=seconds, answer_bytes=answer,
+        )
+        used = machine.cpu_seconds(envoy.process.pid) - used
+        took = time.monotonic() - began
+        self._check(variant, size, seen["calls"])
+        return {
+            "per_second": seen["per_second"],
+            "p50_us": seen["whole"]["p50"],
+            "p99_us": seen["whole"]["p99"],
+            "cpu_us": used / seen["calls"] * 1e6,
+            "envoy_busy": used / took,
+        }
+
+    def _check(self, variant: Variant, size: int, calls: int) -> None:
+        lengths = self.sizes[size]
+        length = lengths["transformed"] if variant.changes_request else size
+        expected = {f"optimizer {path}": calls for path in variant.callouts}
+        if variant.reaches_provider:
+            expected[f"provider {variant.path} {length}"] = calls
+        found = self.backend.counts()
+        if found != expected:
+            raise Wrong(f"{variant.name}, {size} bytes: expected {expected}, found {found}")
+
+    def direct(self, service: str, size: int, connections: int, seconds: float) -> dict[str, float]:
+        """The load generator on a service itself."""
+        path, answer = {
+            "provider": (variants.CHAT, self.backend.said["answer"]),
+            "optimizer": ("/v1/optimize", self.sizes[size]["advice"]),
+        }[service]
+        seen = load(
+            self.built.load, port=getattr(self.backend, service), path=path, size=size,
+            connections=connections, seconds=seconds, answer_bytes=answer,
+        )
+        return {
+            "per_second": seen["per_second"],
+            "p50_us": seen["whole"]["p50"],
+            "p99_us": seen["whole"]["p99"],
+        }
+
+    def resident(self) -> dict[str, int]:
+        """Memory of each Envoy, and of each ext_proc server, in bytes."""
+        found = {name: machine.resident_bytes(e.process.pid) for name, e in self.envoys.items()}
+        for hooks, program in self.ext_procs.items():
+            found[f"ext_proc_{hooks} server"] = machine.resident_bytes(program.pid)
+        return found
+
+    def stop(self) -> None:
+        for running in (*self.envoys.values(), *self.ext_procs.values(), self.backend):
+            running.stop()
