@@ -201,8 +201,10 @@ impl Adapter {
 
     /// Calls that wait for the optimizer are not to wait any longer.
     pub(crate) fn let_go(&mut self, effects: &mut Vec<Effect>) {
-        self.letting_go = true;
-        self.wake_up(effects);
+        if self.plan.can().let_go_any_time {
+            self.letting_go = true;
+            self.wake_up(effects);
+        }
     }
 
     /// Whether calls that wait for the optimizer are let go.

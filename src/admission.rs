@@ -37,8 +37,8 @@ pub(crate) fn admit(plan: &Plan, head: RequestHead<'_>) -> Result<usize, Bypass>
     if headers.all("x-anyray-optimize").any(|value| value.eq_ignore_ascii_case(b"off")) {
         return Err(Bypass::OptedOut);
     }
-    if !plan.can().hold_request {
-        return Err(Bypass::HostCannotHold);
+    if head.truncated {
+        return Err(Bypass::RequestHeadersTruncated);
     }
     if headers.is_encoded() {
         return Err(Bypass::RequestEncoded);
@@ -112,7 +112,7 @@ pub(crate) fn readable(head: &ResponseHead<'_>) -> Result<Form, Bypass> {
     if headers.is_encoded() {
         return Err(Bypass::ResponseEncoded);
     }
-    if head.end_of_stream || headers.content_length() == Some(0) {
+    if head.end_of_stream || headers.content_length() == Some(0) || headers.status() == 204 {
         return Err(Bypass::ResponseEmpty);
     }
     Ok(form)

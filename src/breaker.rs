@@ -40,6 +40,10 @@ pub enum Transition {
 }
 
 impl Transition {
+    /// Every transition.
+    pub const ALL: [Transition; 4] =
+        [Transition::Opened, Transition::Probing, Transition::Reopened, Transition::Closed];
+
     /// The transition as metrics spell it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -24,6 +24,8 @@ reasons! {
     OptedOut = "opted_out",
     /// The path is an LLM endpoint's, the method is not `POST`.
     Method = "method",
+    /// The host shows only some of the request's many headers.
+    RequestHeadersTruncated = "request_headers_truncated",
     /// The request's content type is not JSON.
     RequestContentType = "request_content_type",
     /// The request has a `content-encoding`.
@@ -92,6 +94,10 @@ reasons! {
     TransformToolChoiceWithoutTools = "transform_tool_choice_without_tools",
     /// The transform brought in a member nested deeper than JSON readers go.
     TransformTooDeep = "transform_too_deep",
+    /// A transform, on Kong without `kong.transform`.
+    TransformSwitchedOff = "transform_switched_off",
+    /// A transform of a body that the host cannot replace (Kong: nothing read it before the module).
+    TransformTooLate = "transform_too_late",
     /// The transformed body is larger than the host may be given.
     TransformTooLarge = "transform_too_large",
     /// A hit, for a caller who may not be answered from the cache.

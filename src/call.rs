@@ -72,7 +72,8 @@ impl Call {
             provable: plan.serve == Serve::Proven
                 && plan.hooks.cache
                 && plan.hooks.request
-                && is_llm_call,
+                && is_llm_call
+                && !head.truncated,
             is_llm_call,
             model: None,
             wants_decisions: match plan.decisions_header {

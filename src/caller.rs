@@ -156,6 +156,7 @@ mod tests {
             fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let head = RequestHead {
             headers: Headers::new(&fields),
+            truncated: false,
             upstream: Some(upstream.as_bytes()),
             properties: &[],
             end_of_stream: false,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::bypass::Bypass;
 use crate::headers::Headers;
+use crate::host::Host;
 
 /// Which operation of the Optimizer Protocol a callout is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -93,14 +94,41 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Tells, from the headers that Envoy hands over, how a callout ended, if
-    /// it did not end with an answer of the optimizer's own.
-    ///
+    /// The headers of a callout's end that say how it ended.
+    pub const fn told_by(host: Host) -> &'static [&'static str] {
+        match host {
+            Host::Kong => &[":dispatch_status", ":status"],
+            _ => &[":status", "x-envoy-upstream-service-time"],
+        }
+    }
+
+    /// Tells, from the headers that the host hands over ([`told_by`](Outcome::told_by)), how a
+    /// callout ended, if it did not end with an answer of the optimizer's own.
+    pub fn failure(host: Host, headers: Headers<'_>) -> Option<Self> {
+        match host {
+            Host::Kong => Self::failure_on_kong(headers),
+            _ => Self::failure_on_envoy(headers),
+        }
+    }
+
+    /// Kong's runtime says in `:dispatch_status` how the callout went; an answer that
+    /// broke off can have a `:status` beside it.
+    fn failure_on_kong(headers: Headers<'_>) -> Option<Self> {
+        match (headers.get(":dispatch_status"), headers.status()) {
+            (Some(b"ok") | None, 1..) => None,
+            (Some(b"timeout"), _) => Some(Outcome::Timeout),
+            (Some(b"ok") | None, 0) | (Some(b"reader failure"), _) | (_, 1..) => {
+                Some(Outcome::Reset)
+            }
+            _ => Some(Outcome::Unreachable),
+        }
+    }
+
     /// Envoy answers in the optimizer's place: 503 where it could not be
     /// reached, 502 where it spoke no HTTP, 504 where it was too slow; only a real
     /// answer carries `x-envoy-upstream-service-time`. No headers at all: the
     /// answer was cut off.
-    pub fn failure(headers: Headers<'_>) -> Option<Self> {
+    fn failure_on_envoy(headers: Headers<'_>) -> Option<Self> {
         if headers.iter().next().is_none() {
             return Some(Outcome::Reset);
         }
@@ -154,6 +182,8 @@ impl Outcome {
 pub enum CalloutResult {
     /// A usable answer.
     Ok,
+    /// A usable answer, later than the time-out, on a host that does not end callouts by then.
+    Late,
     /// The host refused to send it.
     DispatchFailed,
     /// No connection.
@@ -175,10 +205,26 @@ pub enum CalloutResult {
 }
 
 impl CalloutResult {
+    /// Every result.
+    pub const ALL: [CalloutResult; 11] = [
+        CalloutResult::Ok,
+        CalloutResult::Late,
+        CalloutResult::DispatchFailed,
+        CalloutResult::Unreachable,
+        CalloutResult::Timeout,
+        CalloutResult::Reset,
+        CalloutResult::Status,
+        CalloutResult::TooLarge,
+        CalloutResult::NotJson,
+        CalloutResult::WrongShape,
+        CalloutResult::Abandoned,
+    ];
+
     /// The result as metrics spell it.
     pub const fn name(self) -> &'static str {
         match self {
             CalloutResult::Ok => "ok",
+            CalloutResult::Late => "late",
             CalloutResult::DispatchFailed => "dispatch_failed",
             CalloutResult::Unreachable => "unreachable",
             CalloutResult::Timeout => "timeout",
@@ -229,8 +275,33 @@ mod tests {
             (vec![(b":status", b"500")], None),
             (vec![(b":status", b"200")], None),
         ] {
-            assert_eq!(Outcome::failure(Headers::new(&fields)), expected, "{fields:?}");
+            let headers = Headers::new(&fields);
+            assert_eq!(Outcome::failure(Host::Envoy, headers), expected, "{fields:?}");
         }
+    }
+
+    #[test]
+    fn kong_s_runtime_says_how_a_callout_went() {
+        const STATUS: (&[u8], &[u8]) = (b":status", b"503");
+        for (said, answered, expected) in [
+            (&b"ok"[..], true, None),
+            (b"ok", false, Some(Outcome::Reset)),
+            (b"timeout", false, Some(Outcome::Timeout)),
+            (b"timeout", true, Some(Outcome::Timeout)),
+            (b"broken connection", false, Some(Outcome::Unreachable)),
+            (b"broken connection", true, Some(Outcome::Reset)),
+            (b"reader failure", false, Some(Outcome::Reset)),
+            (b"resolver failure", false, Some(Outcome::Unreachable)),
+            (b"tls handshake failure", false, Some(Outcome::Unreachable)),
+            (b"internal failure", false, Some(Outcome::Unreachable)),
+        ] {
+            let mut fields = vec![(&b":dispatch_status"[..], said)];
+            fields.extend(answered.then_some(STATUS));
+            let headers = Headers::new(&fields);
+            assert_eq!(Outcome::failure(Host::Kong, headers), expected, "{fields:?}");
+        }
+        assert_eq!(Outcome::failure(Host::Kong, Headers::new(&[STATUS])), None);
+        assert_eq!(Outcome::failure(Host::Kong, Headers::new(&[])), Some(Outcome::Reset));
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub enum Effect {
     RemoveHeader(Side, String),
     /// Replace the whole body that was handed over. `content-length` has been taken care of.
     ReplaceBody(Side, Bytes),
+    /// Replace all of the request's body but its first byte, when the host shows it again. In place of
+    /// `ReplaceBody` on hosts that can do no more ([`Replace::Early`](crate::host::Replace::Early)).
+    ReplaceRest(Bytes),
     /// Make a call; its outcome comes back as an event.
     Callout(Callout),
     /// Answer the client with status 200 in the provider's place.

@@ -32,6 +32,8 @@ pub enum Event<'a> {
 pub struct RequestHead<'a> {
     /// All headers, pseudo-headers among them.
     pub headers: Headers<'a>,
+    /// There are more headers than these: the host does not show so many.
+    pub truncated: bool,
     /// The host's name for the provider that the call is routed to, if it has one.
     pub upstream: Option<&'a [u8]>,
     /// The values of [`Plan::properties`](crate::plan::Plan::properties), in that order.
@@ -61,6 +63,9 @@ pub enum Body<'a> {
     Held(usize),
     /// Held: all of the body.
     Whole(Bytes),
+    /// Held: all of the body, shown while the request's headers are handed in. Follows
+    /// on `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
+    Early(Bytes),
     /// Held: the body has ended, and the host cannot hand it over.
     Unreadable,
     /// Copied: the next bytes, which are on their way already.

@@ -76,11 +76,12 @@ enum Request {
     },
     /// The request was held in vain and let go at this time.
     LetGo(Duration),
-    /// The optimizer is being asked about `body`.
+    /// The optimizer is being asked about `body`. `early`: the host showed it with the headers.
     Asking {
         asked: Asked,
         body: Bytes,
         bound: usize,
+        early: bool,
     },
     /// There is `hit`; whether the caller may have it is being looked up.
     Proving {
@@ -215,12 +216,19 @@ impl Turn<'_> {
         failed: bool,
         used: &Result<T, Bypass>,
     ) -> Duration {
-        let result = CalloutResult::from(used.as_ref().map(|_| ()).map_err(|&reason| reason));
+        let took = self.now.saturating_sub(asked.since);
+        let plan = &self.adapter.plan;
+        // Whoever waited gets what was waited for; the next ones need not wait as long.
+        let late = !plan.can().total_timeout && took > plan.timeout;
+        let result = match used.as_ref().map(|_| ()).map_err(|&reason| reason).into() {
+            CalloutResult::Ok if late => CalloutResult::Late,
+            result => result,
+        };
         let unreadable = matches!(result, CalloutResult::NotJson | CalloutResult::WrongShape);
-        if let Some(transition) = self.adapter.breaker.record(failed || unreadable, self.now) {
+        let failed = failed || unreadable || late;
+        if let Some(transition) = self.adapter.breaker.record(failed, self.now) {
             self.transition(transition);
         }
-        let took = self.now.saturating_sub(asked.since);
         measure_callout(kind, result, took, self.effects);
         took
     }
@@ -371,7 +379,7 @@ fn bytes(lengths: &[usize]) -> u64 {
 /// A part that does not belong to the flow that was asked for: a binding that
 /// holds although nothing is to be held must let go.
 fn let_go(turn: &mut Turn<'_>, side: Side, part: &Body<'_>) {
-    if matches!(part, Body::Held(_) | Body::Whole(_) | Body::Unreadable) {
+    if matches!(part, Body::Held(_) | Body::Whole(_) | Body::Early(_) | Body::Unreadable) {
         turn.push(Effect::Flow(side, Flow::Pass));
     }
 }

@@ -26,8 +26,10 @@ impl Host {
     pub const fn capabilities(self) -> Capabilities {
         match self {
             Host::Envoy => Capabilities {
-                hold_request: true,
+                replace_request: Replace::Held,
                 hold_response: true,
+                let_go_any_time: true,
+                total_timeout: true,
                 shared_data: true,
                 annotate: true,
                 routes: true,
@@ -35,21 +37,27 @@ impl Host {
                 may_withhold_bodies: true,
                 outlives_calls: true,
                 properties: true,
+                metrics_may_fail: false,
             },
             Host::Kong => Capabilities {
-                hold_request: false,
+                replace_request: Replace::Early,
                 hold_response: false,
+                let_go_any_time: false,
+                total_timeout: false,
                 shared_data: false,
                 annotate: false,
                 routes: true,
-                limits_buffers: true,
+                limits_buffers: false,
                 may_withhold_bodies: false,
                 outlives_calls: true,
                 properties: true,
+                metrics_may_fail: true,
             },
             Host::WasiHttp => Capabilities {
-                hold_request: true,
+                replace_request: Replace::Held,
                 hold_response: true,
+                let_go_any_time: true,
+                total_timeout: true,
                 shared_data: false,
                 annotate: true,
                 routes: false,
@@ -57,6 +65,7 @@ impl Host {
                 may_withhold_bodies: false,
                 outlives_calls: false,
                 properties: false,
+                metrics_may_fail: false,
             },
         }
     }
@@ -65,10 +74,15 @@ impl Host {
 /// What the core may ask of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Hold a request's headers and body, call out, and then still change both.
-    pub hold_request: bool,
-    /// The same for the response.
+    /// Replace the body of a request that waited for the optimizer.
+    pub replace_request: Replace,
+    /// Hold a response's headers and body, call out, and then still change both.
     pub hold_response: bool,
+    /// Let a held message go at any time. Without it a message that waits for a callout waits until that ends.
+    pub let_go_any_time: bool,
+    /// End a callout when its time-out is over. Without it the time-out holds for each step of
+    /// it, and a slow answer can come later than that.
+    pub total_timeout: bool,
     /// Data shared among the host's workers.
     pub shared_data: bool,
     /// Attach named values to the exchange for the access log.
@@ -83,4 +97,15 @@ pub struct Capabilities {
     pub outlives_calls: bool,
     /// Know properties of a request beside its headers.
     pub properties: bool,
+    /// Refuse a metric in such a way that the VM ends: better at start, then, than in the middle of a call.
+    pub metrics_may_fail: bool,
+}
+
+/// Which requests' bodies a host can replace once the optimizer has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// Any that it holds. `content-length` is the module's business.
+    Held,
+    /// Those that it showed with their headers, all but their first byte. The host corrects `content-length`.
+    Early,
 }

@@ -84,8 +84,13 @@ mod tests {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_bytes(), *value)).collect();
         let headers = Headers::new(&fields);
         let properties = [property.map(<[u8]>::to_vec)];
-        let head =
-            RequestHead { headers, upstream: None, properties: &properties, end_of_stream: false };
+        let head = RequestHead {
+            headers,
+            truncated: false,
+            upstream: None,
+            properties: &properties,
+            end_of_stream: false,
+        };
         let trusted = trusted(&plan, head);
         String::from_utf8(metadata(&plan, headers, Some(&trusted), Some("s"))).unwrap()
     }

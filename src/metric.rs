@@ -100,6 +100,38 @@ pub enum Metric {
 }
 
 impl Metric {
+    /// Every metric.
+    pub fn all() -> impl Iterator<Item = Metric> {
+        let verdicts = || {
+            [Verdict::Transformed, Verdict::Unchanged, Verdict::Hit]
+                .into_iter()
+                .chain(Bypass::ALL.iter().copied().map(Verdict::Bypassed))
+        };
+        let reasons = || std::iter::once(None).chain(Bypass::ALL.iter().copied().map(Some));
+        let callouts = Kind::ALL.into_iter().flat_map(|kind| {
+            let results = CalloutResult::ALL.map(|result| Metric::Callouts(kind, result));
+            results.into_iter().chain([Metric::CalloutDuration(kind)])
+        });
+        let operations = Dialect::ALL.into_iter().flat_map(|dialect| {
+            [
+                Metric::InputTokens(dialect),
+                Metric::OutputTokens(dialect),
+                Metric::OperationDuration(dialect),
+                Metric::TimeToFirstToken(dialect),
+            ]
+        });
+        [Metric::BreakerOpen, Metric::TokensSaved, Metric::ProviderRejections]
+            .into_iter()
+            .chain(Transition::ALL.map(Metric::BreakerTransitions))
+            .chain(verdicts().map(Metric::Exchanges))
+            .chain(verdicts().map(Metric::Responses))
+            .chain(reasons().map(Metric::Answers))
+            .chain(reasons().map(Metric::WriteBacks))
+            .chain(reasons().map(Metric::Records))
+            .chain(callouts)
+            .chain(operations)
+    }
+
     /// The metric's name. Labels stand in it as `.label.value` pairs.
     pub fn name(self) -> String {
         fn outcome(family: &str, outcome: &str, reason: &str) -> String {

@@ -1,5 +1,6 @@
 //! The configuration, checked as a whole and compiled once for one host.
 
+use crate::bypass::Bypass;
 use crate::config::{
     Attribution, Cache, Config, ConfigError, DecisionsHeader, Endpoint, Hooks, HostChoice, Limits,
     Serve,
@@ -7,7 +8,7 @@ use crate::config::{
 use crate::dialect::{Dialect, Endpoints};
 use crate::forward::Target;
 use crate::headers::is_header_value;
-use crate::host::{Capabilities, Host};
+use crate::host::{Capabilities, Host, Replace};
 
 /// What the module does, decided once. Read-only at run time.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct Plan {
     pub(crate) breaker_open: std::time::Duration,
     pub(crate) decisions_header: DecisionsHeader,
     pub(crate) record_content: bool,
+    kong_transform: bool,
     properties: Vec<Vec<String>>,
     notes: Vec<String>,
 }
@@ -87,8 +89,13 @@ impl Plan {
         check_upstream(&optimizer.upstream, host)?;
         let target = Target::from_origin(&optimizer.upstream).filter(|_| !can.routes);
         let provider = provider(config.provider.as_deref(), host)?;
-        let default = target.as_ref().map_or(&optimizer.upstream, |target| &target.authority);
-        let authority = optimizer.authority.unwrap_or_else(|| default.clone());
+        let default = match &target {
+            Some(target) => &*target.authority,
+            // A socket's path is nobody's name.
+            None if host == Host::Kong && optimizer.upstream.starts_with("unix:") => "localhost",
+            None => &optimizer.upstream,
+        };
+        let authority = optimizer.authority.unwrap_or_else(|| default.to_owned());
         if target.as_ref().is_some_and(|target| target.authority != authority) {
             return Err(ConfigError::new(
                 "optimizer.authority",
@@ -116,22 +123,33 @@ impl Plan {
         let mut properties = Vec::new();
         let mut trusted = Vec::new();
         for (name, source) in config.attribution {
-            if source.property.is_some() && !can.properties {
-                return Err(ConfigError::new(
-                    format!("attribution.{name}.property"),
-                    format!("{} knows no properties: use a header", host.name()),
-                ));
+            if let Some(property) = &source.property {
+                check_property(&name, property, host)?;
             }
             trusted.push(trust(name, source, &mut properties)?);
         }
         let scope = scope(&cache, &trusted)?;
 
         let mut notes = Vec::new();
-        if !can.hold_request && (hooks.request || hooks.response) {
-            notes.push(format!(
-                "on {} this version cannot hold calls: every call is left alone (host_cannot_hold)",
-                host.name()
-            ));
+        if can.replace_request == Replace::Early {
+            if hooks.request && !config.kong.transform {
+                notes.push("request transforms: switched off (kong.transform)".to_owned());
+                hooks.request &= hooks.cache;
+            } else if hooks.request {
+                notes.push("request transforms: of bodies read before the module".to_owned());
+            }
+        }
+        if hooks.response && !can.hold_response {
+            notes.push("response hook: not possible on this host".to_owned());
+        }
+        if !can.let_go_any_time && (hooks.cache || hooks.record) {
+            notes.push("write-backs and records: by timer, a queue per worker".to_owned());
+        }
+        if can.outlives_calls && !can.shared_data {
+            notes.push("proofs and breaker: per worker".to_owned());
+        }
+        if !can.total_timeout {
+            notes.push("optimizer.timeout_ms: for each step of a callout, not for all".to_owned());
         }
         if !can.outlives_calls {
             if hooks.cache && hooks.request && cache.serve == Serve::Proven {
@@ -172,6 +190,7 @@ impl Plan {
             breaker_open: std::time::Duration::from_millis(config.breaker.open_ms.get()),
             decisions_header: config.decisions_header,
             record_content: config.record.content,
+            kong_transform: config.kong.transform,
             properties,
             notes,
         })
@@ -208,7 +227,22 @@ impl Plan {
         &self.properties
     }
 
-    /// What the operator should know at start, a line each.
+    /// Whether a request's body can be transformed. `early`: the host showed it with the headers.
+    pub(crate) fn may_transform(&self, early: bool) -> Result<(), Bypass> {
+        match self.can().replace_request {
+            Replace::Held => Ok(()),
+            Replace::Early if !self.kong_transform => Err(Bypass::TransformSwitchedOff),
+            Replace::Early if !early => Err(Bypass::TransformTooLate),
+            Replace::Early => Ok(()),
+        }
+    }
+
+    /// Whether bodies that the host shows with the headers are wanted then.
+    pub fn wants_early_bodies(&self) -> bool {
+        self.can().replace_request == Replace::Early && self.kong_transform && self.hooks.request
+    }
+
+    /// What the operator should know at start.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -233,7 +267,9 @@ fn check_upstream(upstream: &str, host: Host) -> Result<(), ConfigError> {
         Host::Envoy => {
             (!upstream.is_empty() && is_token_like(upstream), "the name of an Envoy cluster")
         }
-        Host::Kong => (is_host_port(upstream), "host:port"),
+        Host::Kong => {
+            (is_dispatchable(upstream), "host:port, [address]:port or unix:/path of a socket")
+        }
         Host::WasiHttp => {
             (Target::from_origin(upstream).is_some(), "host:port or a URL without a path")
         }
@@ -260,14 +296,52 @@ fn provider(url: Option<&str>, host: Host) -> Result<Option<Target>, ConfigError
     }
 }
 
-/// A host name or IPv4 address with a port; anything else would trap Kong's runtime when dispatched to.
-fn is_host_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty()
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'))
-            && port.bytes().all(|byte| byte.is_ascii_digit())
-            && port.parse::<u16>().is_ok_and(|port| port != 0)
-    })
+/// Whether Kong's runtime takes a callout to this: anything that nginx cannot
+/// parse traps there.
+fn is_dispatchable(text: &str) -> bool {
+    const MAX_NAME: usize = 253;
+    const MAX_LABEL: usize = 63;
+    // A socket's address holds so much of its path, the NUL at its end among it.
+    const MAX_PATH: usize = 107;
+    if let Some(path) = text.strip_prefix("unix:") {
+        let is_path = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+        return path.starts_with('/') && path.len() <= MAX_PATH && path.bytes().all(is_path);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_label =
+        |label: &str| !label.is_empty() && label.len() <= MAX_LABEL && label.bytes().all(is_name);
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.len() <= MAX_NAME && host.split('.').all(is_label),
+    };
+    is_host
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+        && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
+/// Whether the host can be asked for a property. Some of what Kong's runtime knows
+/// by Envoy's names crashes it; nginx variables and what Lua left for filters do not.
+fn check_property(name: &str, property: &[String], host: Host) -> Result<(), ConfigError> {
+    let error = |text: String| Err(ConfigError::new(format!("attribution.{name}.property"), text));
+    if !host.capabilities().properties {
+        return error(format!("{} knows no properties: use a header", host.name()));
+    }
+    let is_name = |text: &String| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let mut path = property.iter().map(String::as_str);
+    let known = match (path.next(), path.next(), path.next()) {
+        (Some("ngx"), Some(_), None) => true,
+        (Some("kong"), Some("ctx"), Some("shared")) => property.len() == 4,
+        _ => false,
+    };
+    if host == Host::Kong && !(known && property.iter().all(is_name)) {
+        return error(format!(
+            r#"expected ["ngx", "an_nginx_variable"] or ["kong", "ctx", "shared", "name"], got {property:?}"#
+        ));
+    }
+    Ok(())
 }
 
 fn check_path_prefix(prefix: &str) -> Result<(), ConfigError> {
@@ -294,7 +368,7 @@ fn bearer(
             let token = env(&name).ok_or_else(|| {
                 ConfigError::new(
                     "optimizer.token_env",
-                    "names an environment variable that the VM does not have (Envoy: vm_config.environment_variables; wasmtime: --env)",
+                    "names an environment variable that the VM does not have (Envoy: vm_config.environment_variables; Kong: nginx_main_env; nginx: env; wasmtime: --env)",
                 )
             })?;
             ("optimizer.token_env", token)
@@ -434,14 +508,51 @@ mod tests {
     }
 
     #[test]
-    fn kong_takes_host_and_port_only() {
-        for good in ["optimizer:8088", "127.0.0.1:1", "a.b-c:65535"] {
-            let json = format!(r#"{{"optimizer":{{"upstream":"{good}"}}}}"#);
-            assert!(compile(&json, Host::Kong).is_ok(), "{good}");
+    fn kong_takes_only_what_nginx_can_parse() {
+        let json = |upstream: &str| format!(r#"{{"optimizer":{{"upstream":"{upstream}"}}}}"#);
+        for good in [
+            "optimizer:8088",
+            "127.0.0.1:1",
+            "a.b-c_d:65535",
+            "[::1]:80",
+            "[::ffff:10.0.0.1]:80",
+            "unix:/run/optimizer.sock",
+        ] {
+            assert!(compile(&json(good), Host::Kong).is_ok(), "{good}");
         }
-        for bad in ["optimizer", "o:0", "o:65536", "o:+1", ":1", "o:", "a/b:1", "http://o:1"] {
-            let json = format!(r#"{{"optimizer":{{"upstream":"{bad}"}}}}"#);
-            assert!(error(&json, Host::Kong).contains("expected host:port"), "{bad}");
+        let long_name = format!("{}:1", "a.".repeat(127) + "a");
+        let long_path = format!("unix:/{}", "a".repeat(107));
+        for bad in [
+            "optimizer",
+            "o:0",
+            "o:65536",
+            "o:+1",
+            ":1",
+            "o:",
+            "a/b:1",
+            "http://o:1",
+            "::1:80",
+            "[::1]",
+            "[::1:80",
+            "[fe80::1%eth0]:80",
+            "a..b:1",
+            ".a:1",
+            "a.:1",
+            "a b:1",
+            "é:1",
+            "u@o:1",
+            "o:1/",
+            "o:1?x",
+            "o:1-2",
+            "*:1",
+            "unix:",
+            "unix:relative",
+            "unix:/a:b",
+            "unix:/a b",
+            &long_name,
+            &long_path,
+        ] {
+            assert!(error(&json(bad), Host::Kong).contains("expected host:port"), "{bad}");
         }
     }
 
@@ -511,8 +622,44 @@ mod tests {
 
     #[test]
     fn what_the_host_cannot_do_is_noted_once() {
-        let json = r#"{"optimizer":{"upstream":"o:1"}}"#;
-        assert!(compile(json, Host::Envoy).unwrap().notes().is_empty());
-        assert_eq!(compile(json, Host::Kong).unwrap().notes().len(), 1);
+        let json = |more| format!(r#"{{"optimizer":{{"upstream":"o:1"}}{more}}}"#);
+        assert!(compile(&json(""), Host::Envoy).unwrap().notes().is_empty());
+        let notes = |more| compile(&json(more), Host::Kong).unwrap().notes().join("|");
+        assert!(notes("").contains("request transforms: switched off (kong.transform)|response hook: not possible on this host|"));
+        assert!(
+            notes(r#","kong":{"transform":true}"#)
+                .contains("request transforms: of bodies read before")
+        );
+        let none = notes(r#","hooks":{"request":false,"response":false,"cache":false}"#);
+        assert!(!none.contains("request") && !none.contains("response") && !none.contains("timer"));
+    }
+
+    #[test]
+    fn kong_is_asked_for_harmless_properties_only() {
+        let compile = |property: &str, host| {
+            let json = format!(
+                r#"{{"optimizer":{{"upstream":"o:1"}},"attribution":{{"user":{{"property":{property}}}}}}}"#
+            );
+            compile(&json, host)
+        };
+        for good in [r#"["ngx","remote_user"]"#, r#"["kong","ctx","shared","user"]"#] {
+            assert!(compile(good, Host::Kong).is_ok(), "{good}");
+        }
+        for bad in [
+            r#"["upstream","address"]"#,
+            r#"["plugin_name"]"#,
+            r#"["ngx"]"#,
+            r#"["ngx",""]"#,
+            r#"["ngx","a","b"]"#,
+            r#"["ngx","a.b"]"#,
+            r#"["ngx.a"]"#,
+            r#"["ngx","a\u0000b"]"#,
+            r#"["kong","ctx","shared"]"#,
+            r#"["kong","client","protocol"]"#,
+        ] {
+            let text = compile(bad, Host::Kong).unwrap_err();
+            assert!(text.contains("attribution.user.property: expected [\"ngx\""), "{bad}: {text}");
+            assert!(compile(bad, Host::Envoy).is_ok(), "{bad}");
+        }
     }
 }

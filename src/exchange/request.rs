@@ -11,6 +11,7 @@ use crate::config::Serve;
 use crate::decisions::Decisions;
 use crate::effect::{Effect, Flow, Notice, Side};
 use crate::event::{Body, RequestHead};
+use crate::host::Replace;
 use crate::json::Object;
 use crate::metric::{Metric, Verdict};
 use crate::protocol::{self, Answer};
@@ -122,7 +123,11 @@ impl Active {
                 }
                 Bypass::OverTotalBytes
             }
-            Body::Whole(body) => match self.read_request(turn, body, bound) {
+            Body::Whole(body) => match self.read_request(turn, body, bound, false) {
+                Ok(()) => return,
+                Err(reason) => reason,
+            },
+            Body::Early(body) => match self.read_request(turn, body, bound, true) {
                 Ok(()) => return,
                 Err(reason) => reason,
             },
@@ -158,6 +163,7 @@ impl Active {
         turn: &mut Turn<'_>,
         body: Bytes,
         bound: usize,
+        early: bool,
     ) -> Result<(), Bypass> {
         if body.is_empty() {
             return Err(Bypass::RequestEmpty);
@@ -168,24 +174,32 @@ impl Active {
             self.send(turn, Verdict::Unchanged, body);
             return Ok(());
         }
+        if let Err(reason) = turn.adapter.plan.may_transform(early)
+            && self.call.may_hit().is_err()
+            && self.call.may_write().is_err()
+        {
+            // Nothing could come of asking.
+            return Err(reason);
+        }
         let probe = turn.admit()?;
         let Call { dialect, caller, .. } = &self.call;
         let can_short_circuit = turn.adapter.plan.hooks.cache;
         let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
         let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
-        self.request = Request::Asking { asked, body, bound };
+        self.request = Request::Asking { asked, body, bound, early };
         Ok(())
     }
 
     pub(super) fn optimize_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
-        let Request::Asking { asked, body, bound } =
+        let Request::Asking { asked, body, bound, early } =
             std::mem::replace(&mut self.request, Request::Settled)
         else {
             return;
         };
         let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
-        let decided = outcome.success().and_then(|answer| self.decide(turn, &body, bound, &answer));
+        let decided =
+            outcome.success().and_then(|answer| self.decide(turn, &body, bound, early, &answer));
         self.optimize_took = Some(turn.answered(Kind::Optimize, asked, failed, &decided));
         match decided {
             Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
@@ -204,6 +218,7 @@ impl Active {
         turn: &mut Turn<'_>,
         body: &Bytes,
         bound: usize,
+        early: bool,
         answer_body: &Bytes,
     ) -> Result<Decision, Bypass> {
         let answer = Answer::parse(answer_body)?;
@@ -240,6 +255,7 @@ impl Active {
         let Some(new) = transform::request(self.call.dialect, &original, transformed)? else {
             return Ok(Decision::Send(Verdict::Unchanged, body.clone()));
         };
+        turn.adapter.plan.may_transform(early)?;
         if new.len() > bound.max(body.len()) {
             return Err(Bypass::TransformTooLarge);
         }
@@ -258,11 +274,17 @@ impl Active {
         let reads = (hook && !bypassed) || self.write_back.is_some();
         let keeps = reads || (hooks.record && plan.record_content);
         if verdict == Verdict::Transformed {
-            if self.call.has_content_length {
-                let length = body.len().to_string().into();
-                turn.push(Effect::SetHeader(Side::Request, "content-length", length));
+            match plan.can().replace_request {
+                Replace::Held => {
+                    if self.call.has_content_length {
+                        let length = body.len().to_string().into();
+                        turn.push(Effect::SetHeader(Side::Request, "content-length", length));
+                    }
+                    turn.push(Effect::ReplaceBody(Side::Request, body.clone()));
+                }
+                // What stands before the first member is always the client's.
+                Replace::Early => turn.push(Effect::ReplaceRest(body.slice(1.min(body.len())..))),
             }
-            turn.push(Effect::ReplaceBody(Side::Request, body.clone()));
         }
         let kept = if keeps { bytes(&[body.len()]) } else { 0 };
         let kept = turn.adapter.reserve(&mut self.reserved, kept) && keeps;

@@ -29,7 +29,22 @@ impl Active {
             turn.push(Effect::Flow(Side::Response, Flow::Pass));
             return;
         }
-        self.abandon_request(turn, Bypass::HostAnswered);
+        let asking = match self.request {
+            Request::Asking { asked, .. } if head.from_provider => Some(asked),
+            _ => None,
+        };
+        match asking {
+            // Some versions of Kong's runtime do not tell that a callout failed: they go on.
+            Some(asked) => {
+                let failed: Result<(), _> = Err(Bypass::OptimizerUnreachable);
+                turn.answered(Kind::Optimize, asked, true, &failed);
+                self.request = Request::Settled;
+                self.settle(turn, Verdict::Bypassed(Bypass::OptimizerUnreachable));
+            }
+            // A host that holds nothing but bodies: there was none.
+            None if head.from_provider => self.abandon_request(turn, Bypass::RequestEmpty),
+            None => self.abandon_request(turn, Bypass::HostAnswered),
+        }
         self.status = head.headers.status();
         self.learn(turn, head);
         let readable = admission::readable(head);

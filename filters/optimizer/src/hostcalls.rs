@@ -33,6 +33,13 @@ mod abi {
             data_size: usize,
         ) -> u32;
         pub fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+        pub fn proxy_get_header_map_value(
+            map: u32,
+            key: *const u8,
+            key_size: usize,
+            data: *mut *mut u8,
+            size: *mut usize,
+        ) -> u32;
         pub fn proxy_replace_header_map_value(
             map: u32,
             key: *const u8,
@@ -135,11 +142,11 @@ pub fn buffer(buffer: BufferType, max_size: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces a whole buffer; whether the host did it.
-pub fn replace_buffer(buffer: BufferType, bytes: &[u8]) -> bool {
+/// Replaces a buffer from `start` to its end; whether the host did it.
+pub fn replace_buffer(buffer: BufferType, start: usize, bytes: &[u8]) -> bool {
     // SAFETY: the pointers are valid for the call.
     let status = unsafe {
-        abi::proxy_set_buffer_bytes(buffer as u32, 0, usize::MAX, bytes.as_ptr(), bytes.len())
+        abi::proxy_set_buffer_bytes(buffer as u32, start, usize::MAX, bytes.as_ptr(), bytes.len())
     };
     status == OK
 }
@@ -153,6 +160,22 @@ pub fn header_map(map: MapType) -> Vec<u8> {
             OK => owned(data, size),
             _ => Vec::new(),
         }
+    }
+}
+
+/// The first value of a header.
+pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call; what comes back is ours.
+    unsafe {
+        let status = abi::proxy_get_header_map_value(
+            map as u32,
+            name.as_ptr(),
+            name.len(),
+            &mut data,
+            &mut size,
+        );
+        (status == OK).then(|| owned(data, size))
     }
 }
 

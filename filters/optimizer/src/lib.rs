@@ -13,6 +13,7 @@
 )]
 
 mod hostcalls;
+mod kong;
 mod root;
 mod stream;
 mod vm;

@@ -40,7 +40,7 @@ impl Root {
                     }
                 }
                 Effect::Measure(metric, value) => vm.measure(metric, value),
-                Effect::Sleep => hostcalls::set_tick_period(0),
+                Effect::Sleep => vm.sleep(),
                 Effect::Log(notice) => log(notice),
                 // The rest belongs to streams.
                 _ => {}
@@ -56,26 +56,14 @@ impl Root {
 
 impl Context for Root {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
-        if let (Some(vm), Some((id, outcome))) =
-            (self.vm.clone(), self.callouts.ended(token, body_size))
-        {
+        let Some(vm) = self.vm.clone() else { return };
+        if let Some((id, outcome)) = self.callouts.ended(vm.host, token, body_size) {
             self.done(&vm, id, outcome);
         }
     }
 }
 
 impl RootContext for Root {
-    fn on_vm_start(&mut self, _: usize) -> bool {
-        proxy_wasm::set_log_level(match hostcalls::log_level() {
-            0 => LogLevel::Trace,
-            1 => LogLevel::Debug,
-            2 => LogLevel::Info,
-            3 => LogLevel::Warn,
-            _ => LogLevel::Error,
-        });
-        true
-    }
-
     fn on_configure(&mut self, size: usize) -> bool {
         let json = match size {
             0 => Vec::new(),
@@ -83,12 +71,19 @@ impl RootContext for Root {
         };
         match plan(&json) {
             Ok(plan) => {
-                for note in plan.notes() {
-                    warn!("optimizer: {note}");
+                set_log_level(plan.host());
+                let ready = format!(
+                    "optimizer: ready on {}, asking {}",
+                    plan.host().name(),
+                    plan.upstream()
+                );
+                match plan.notes() {
+                    [] => info!("{ready}"),
+                    notes => warn!("{ready}; {}", notes.join("; ")),
                 }
-                info!("optimizer: ready on {}, asking {}", plan.host().name(), plan.upstream());
                 let vm = Rc::new(Vm::new(Adapter::new(plan, seed())));
                 self.vm = Some(vm.clone());
+                vm.start();
                 self.run(&vm, |adapter, effects| adapter.start(effects));
                 true
             }
@@ -114,6 +109,21 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
+}
+
+/// Follows the host's own level, where it can be asked: Kong's runtime ends the VM for
+/// asking, and filters by itself.
+fn set_log_level(host: Host) {
+    if host == Host::Kong {
+        return;
+    }
+    proxy_wasm::set_log_level(match hostcalls::log_level() {
+        0 => LogLevel::Trace,
+        1 => LogLevel::Debug,
+        2 => LogLevel::Info,
+        3 => LogLevel::Warn,
+        _ => LogLevel::Error,
+    });
 }
 
 /// A random number; the hasher's keys come from the host's random source.

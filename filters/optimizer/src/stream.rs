@@ -4,16 +4,18 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
+use bytes::Bytes;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
+use optimizer_core::host::Host;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
-use crate::hostcalls;
-use crate::vm::{Callouts, Holding, TICK_MS, Vm, log};
+use crate::vm::{Callouts, Holding, Vm, log};
+use crate::{hostcalls, kong};
 
 /// The stream's context. Its state can also be reached from the root context's ticks.
 pub struct Stream(Rc<RefCell<State>>);
@@ -27,6 +29,10 @@ pub struct State {
     exchange: Option<Exchange>,
     request: Message,
     response: Message,
+    /// What the request's body becomes after its first byte, when the host shows it again.
+    rest: Option<Bytes>,
+    /// The host's name for the provider.
+    upstream: Option<Vec<u8>>,
     callouts: Callouts,
 }
 
@@ -35,6 +41,9 @@ struct Message {
     flow: Flow,
     /// Bytes of the body that the host holds.
     held: usize,
+    /// Bytes of the body that passed, and how many there are to be, if that is known.
+    passed: u64,
+    length: Option<u64>,
 }
 
 /// Which message's callback is running: its return value says how that message
@@ -44,7 +53,7 @@ type During = Option<Side>;
 impl Stream {
     pub fn new(context: u32, vm: Option<Rc<Vm>>) -> Self {
         let exchange = vm.as_ref().map(|_| Exchange::new());
-        let message = || Message { flow: Flow::Pass, held: 0 };
+        let message = || Message { flow: Flow::Pass, held: 0, passed: 0, length: None };
         Self(Rc::new_cyclic(|own| {
             RefCell::new(State {
                 context,
@@ -53,6 +62,8 @@ impl Stream {
                 exchange,
                 request: message(),
                 response: message(),
+                rest: None,
+                upstream: None,
                 callouts: Callouts::default(),
             })
         }))
@@ -97,7 +108,8 @@ impl State {
                 if was_held != (flow == Flow::Hold) {
                     vm.hold(self.context, &self.own, flow == Flow::Hold);
                 }
-                if was_held && flow != Flow::Hold && during != Some(side) {
+                // Kong's runtime lets go by itself when the last callout has ended.
+                if was_held && flow != Flow::Hold && during != Some(side) && vm.host != Host::Kong {
                     hostcalls::continue_stream(stream_type(side));
                 }
             }
@@ -106,8 +118,9 @@ impl State {
             }
             Effect::RemoveHeader(side, name) => hostcalls::remove_header(header_map(side), &name),
             Effect::ReplaceBody(side, body) => {
-                hostcalls::replace_buffer(body_buffer(side), &body);
+                hostcalls::replace_buffer(body_buffer(side), 0, &body);
             }
+            Effect::ReplaceRest(rest) => self.rest = Some(rest),
             Effect::Callout(callout) => {
                 let sent = self.callouts.send(&vm.upstream(), &callout);
                 if !sent {
@@ -124,7 +137,7 @@ impl State {
             Effect::Measure(metric, value) => vm.measure(metric, value),
             Effect::Annotate(name, value) => hostcalls::set_property(name, &value),
             Effect::Log(notice) => log(notice),
-            Effect::WakeUp => hostcalls::set_tick_period(TICK_MS),
+            Effect::WakeUp => vm.wake_up(),
             Effect::Sleep => {}
         }
         None
@@ -138,15 +151,22 @@ impl State {
     }
 
     fn action(&mut self, side: Side) -> Action {
-        match self.message(side).flow {
-            Flow::Hold => Action::Pause,
-            Flow::Pass | Flow::Copy => Action::Continue,
-        }
+        // Kong's runtime waits for callouts, and for ever where there is none; bodies it
+        // shows as a whole without being asked to hold them.
+        let waits_for_callouts = self.vm.as_ref().is_some_and(|vm| vm.host == Host::Kong);
+        let hold = match waits_for_callouts {
+            true => side == Side::Request && self.callouts.are_pending(),
+            false => self.message(side).flow == Flow::Hold,
+        };
+        if hold { Action::Pause } else { Action::Continue }
     }
 
     /// `size` bytes of the body are there; `end`: all of it.
     fn body(&mut self, side: Side, size: usize, end: bool) -> Action {
         let during = Some(side);
+        if let (Side::Request, Some(rest)) = (side, self.rest.take()) {
+            hostcalls::replace_buffer(body_buffer(side), 1, &rest);
+        }
         if self.message(side).flow == Flow::Hold {
             self.message(side).held = size;
             self.run(during, body_event(side, Body::Held(size)));
@@ -160,6 +180,7 @@ impl State {
             }
         }
         if self.message(side).flow == Flow::Copy {
+            let end = self.message(side).passes(size) || end;
             if size > 0 {
                 match hostcalls::buffer(body_buffer(side), size) {
                     Some(chunk) => self.run(during, body_event(side, Body::Chunk(&chunk))),
@@ -185,14 +206,18 @@ impl State {
         }
     }
 
-    fn request_headers(&mut self, end_of_stream: bool) -> Action {
+    fn request_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
         let Some(vm) = self.vm.clone() else {
             return Action::Continue;
         };
         let map = hostcalls::header_map(MapType::HttpRequestHeaders);
         let fields = hostcalls::pairs(&map);
         let headers = Headers::new(&fields);
-        let upstream = hostcalls::property(&UPSTREAM).ok();
+        self.upstream = match vm.host {
+            Host::Kong => Some(kong::upstream(headers)),
+            _ => hostcalls::property(&UPSTREAM).ok(),
+        };
+        let upstream = self.upstream.clone();
         let properties: Vec<_> = {
             let adapter = vm.adapter.borrow();
             let paths = adapter.plan().properties();
@@ -200,25 +225,50 @@ impl State {
         };
         let head = RequestHead {
             headers,
+            truncated: fields.len() < count,
             upstream: upstream.as_deref(),
             properties: &properties,
             end_of_stream,
         };
         self.run(Some(Side::Request), Event::RequestHeaders(head));
+        if vm.adapter.borrow().plan().wants_early_bodies() {
+            self.early_body();
+        }
         self.action(Side::Request)
     }
 
+    /// Hands the request's body in, if the host shows it while the headers are handed in.
+    fn early_body(&mut self) {
+        let during = Some(Side::Request);
+        if self.request.flow != Flow::Hold {
+            return;
+        }
+        // All of it: for less than a body in several pieces, nginx writes past what it asked for.
+        let body = hostcalls::buffer(BufferType::HttpRequestBody, usize::MAX);
+        let Some(body) = body.filter(|body| !body.is_empty()) else { return };
+        self.run(during, Event::RequestBody(Body::Held(body.len())));
+        if self.request.flow == Flow::Hold {
+            self.run(during, Event::RequestBody(Body::Early(body.into())));
+        }
+    }
+
     fn response_headers(&mut self, end_of_stream: bool) -> Action {
+        let Some(vm) = self.vm.clone() else {
+            return Action::Continue;
+        };
         let map = hostcalls::header_map(MapType::HttpResponseHeaders);
         let fields = hostcalls::pairs(&map);
-        let upstream = hostcalls::property(&UPSTREAM).ok();
-        let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
-        let head = ResponseHead {
-            headers: Headers::new(&fields),
-            upstream: upstream.as_deref(),
-            from_provider: details == b"via_upstream",
-            end_of_stream,
+        let headers = Headers::new(&fields);
+        let (upstream, from_provider) = match vm.host {
+            Host::Kong => (self.upstream.clone(), kong::is_from_provider(headers)),
+            _ => {
+                let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
+                (hostcalls::property(&UPSTREAM).ok(), details == b"via_upstream")
+            }
         };
+        self.response.length = headers.content_length();
+        let head =
+            ResponseHead { headers, upstream: upstream.as_deref(), from_provider, end_of_stream };
         self.run(Some(Side::Response), Event::ResponseHeaders(head));
         self.action(Side::Response)
     }
@@ -229,6 +279,15 @@ impl State {
         if let Some(vm) = &self.vm {
             vm.hold(self.context, &self.own, false);
         }
+    }
+}
+
+impl Message {
+    /// `size` bytes more pass; whether they are the last that were announced. Kong's runtime
+    /// does not always say so.
+    fn passes(&mut self, size: usize) -> bool {
+        self.passed = self.passed.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
+        self.length.is_some_and(|length| self.passed >= length)
     }
 }
 
@@ -290,7 +349,8 @@ const CODE_DETAILS: [&str; 2] = ["response", "code_details"];
 impl Context for Stream {
     fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
         self.with((), |state| {
-            if let Some((id, outcome)) = state.callouts.ended(token, body_size) {
+            let Some(vm) = state.vm.clone() else { return };
+            if let Some((id, outcome)) = state.callouts.ended(vm.host, token, body_size) {
                 state.run(None, Event::CalloutDone(id, outcome));
             }
         });
@@ -303,8 +363,8 @@ impl Context for Stream {
 }
 
 impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.request_headers(end))
+    fn on_http_request_headers(&mut self, count: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.request_headers(count, end))
     }
 
     fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {

@@ -9,17 +9,21 @@ use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
 use optimizer_core::effect::Notice;
 use optimizer_core::headers::Headers;
+use optimizer_core::host::Host;
 use optimizer_core::metric::{Metric, MetricKind};
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::hostcalls;
 
 /// How often write-backs that wait are looked after, in milliseconds.
-pub const TICK_MS: u32 = 10;
+const TICK_MS: u32 = 10;
+/// The same where the timer cannot be stopped.
+const STEADY_TICK_MS: u32 = 20;
 
 /// The adapter of one VM and the host's ids of its metrics. The cells are
 /// borrowed between host calls only, so that no callback can meet a borrow.
 pub struct Vm {
+    pub host: Host,
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<HashMap<Metric, u32>>,
     /// Streams that hold a message, by context.
@@ -29,9 +33,37 @@ pub struct Vm {
 impl Vm {
     pub fn new(adapter: Adapter) -> Self {
         Self {
+            host: adapter.plan().host(),
             adapter: RefCell::new(adapter),
             metrics: RefCell::default(),
             holding: RefCell::default(),
+        }
+    }
+
+    /// What has to be done while the plugin is being configured: later Kong's runtime would
+    /// end the VM, for a timer set by a stream or set again, and for a metric it has no room for.
+    pub fn start(&self) {
+        if self.host == Host::Kong {
+            hostcalls::set_tick_period(STEADY_TICK_MS);
+        }
+        if self.adapter.borrow().plan().can().metrics_may_fail {
+            for metric in Metric::all() {
+                self.define(metric);
+            }
+        }
+    }
+
+    /// Ticks are needed.
+    pub fn wake_up(&self) {
+        if self.host != Host::Kong {
+            hostcalls::set_tick_period(TICK_MS);
+        }
+    }
+
+    /// Ticks are not needed any more.
+    pub fn sleep(&self) {
+        if self.host != Host::Kong {
+            hostcalls::set_tick_period(0);
         }
     }
 
@@ -47,6 +79,9 @@ impl Vm {
 
     /// Time has passed: tells the streams that hold a message.
     pub fn tick(&self, root: u32) {
+        if !self.adapter.borrow().plan().can().let_go_any_time {
+            return;
+        }
         let holding = self.holding.borrow().clone();
         for (context, stream) in holding {
             // A stream's host calls are its own, not the root context's.
@@ -61,21 +96,22 @@ impl Vm {
     /// Counts or records; a metric is defined when it is first used.
     pub fn measure(&self, metric: Metric, value: u64) {
         let known = self.metrics.borrow().get(&metric).copied();
-        let id = known.or_else(|| {
-            let kind = match metric.kind() {
-                MetricKind::Counter => MetricType::Counter,
-                MetricKind::Gauge => MetricType::Gauge,
-                MetricKind::Histogram => MetricType::Histogram,
-            };
-            let id = hostcalls::define_metric(kind, &metric.name())?;
-            self.metrics.borrow_mut().insert(metric, id);
-            Some(id)
-        });
-        let Some(id) = id else { return };
+        let Some(id) = known.or_else(|| self.define(metric)) else { return };
         match metric.kind() {
             MetricKind::Counter => hostcalls::increment_metric(id, value),
             MetricKind::Gauge | MetricKind::Histogram => hostcalls::record_metric(id, value),
         }
+    }
+
+    fn define(&self, metric: Metric) -> Option<u32> {
+        let kind = match metric.kind() {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+        };
+        let id = hostcalls::define_metric(kind, &metric.name())?;
+        self.metrics.borrow_mut().insert(metric, id);
+        Some(id)
     }
 
     /// The host's name for where callouts go.
@@ -127,14 +163,31 @@ impl Callouts {
         true
     }
 
+    /// Whether any has not ended.
+    pub fn are_pending(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Reads how a callout ended.
-    pub fn ended(&mut self, token: u32, body_size: usize) -> Option<(CalloutId, Outcome)> {
+    pub fn ended(
+        &mut self,
+        host: Host,
+        token: u32,
+        body_size: usize,
+    ) -> Option<(CalloutId, Outcome)> {
         let index = self.0.iter().position(|pending| pending.token == token)?;
         let Pending { id, max_answer_bytes, .. } = self.0.swap_remove(index);
-        let map = hostcalls::header_map(MapType::HttpCallResponseHeaders);
-        let fields = hostcalls::pairs(&map);
+        // One by one: a host may keep what it copied together for the whole map, for ever.
+        let told: Vec<_> = Outcome::told_by(host)
+            .iter()
+            .filter_map(|name| {
+                Some((*name, hostcalls::header(MapType::HttpCallResponseHeaders, name)?))
+            })
+            .collect();
+        let fields: Vec<_> =
+            told.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
         let headers = Headers::new(&fields);
-        let outcome = if let Some(failure) = Outcome::failure(headers) {
+        let outcome = if let Some(failure) = Outcome::failure(host, headers) {
             failure
         } else if body_size > max_answer_bytes {
             Outcome::TooLarge

@@ -20,7 +20,7 @@ const CONFIGS: [&str; 4] = [
         "record":{"content":true},"limits":{"host_buffer_bytes":4194304},"decisions_header":"always"}"#,
     r#"{"optimizer":{"upstream":"o"},"limits":{"request_bytes":1024,"response_bytes":1024,"total_bytes":1048576},
         "breaker":{"failures":1,"open_ms":1},"hooks":{"record":true}}"#,
-    r#"{"optimizer":{"upstream":"o:1"},"host":"kong","hooks":{"record":true}}"#,
+    r#"{"optimizer":{"upstream":"o:1"},"host":"kong","kong":{"transform":true},"hooks":{"record":true}}"#,
 ];
 const PATHS: [&[u8]; 4] =
     [b"/v1/chat/completions", b"/v1/responses", b"/v1/messages", b"/elsewhere"];
@@ -83,7 +83,8 @@ impl State {
         let part = match with >> 5 {
             0 => Body::Held(with * 100),
             1 => Body::Unreadable,
-            2 | 3 => Body::Whole(Bytes::from_static(body)),
+            2 => Body::Early(Bytes::from_static(body)),
+            3 => Body::Whole(Bytes::from_static(body)),
             4 => Body::End,
             _ => Body::Chunk(body),
         };
@@ -145,6 +146,7 @@ impl State {
             place,
             Event::RequestHeaders(RequestHead {
                 headers: Headers::new(&fields),
+                truncated: with & 0xfe == 0xd2,
                 upstream: Some(b"llm"),
                 properties: &[],
                 end_of_stream: with & 0xe0 == 0xe0,

@@ -255,6 +255,7 @@ impl Proxy {
             stream,
             Event::RequestHeaders(RequestHead {
                 headers: Headers::new(&fields),
+                truncated: false,
                 upstream: Some(&upstream),
                 properties: &properties,
                 end_of_stream: false,

@@ -168,6 +168,9 @@ impl Native {
                     assert!(body.len() <= limit, "a body set over the host's limit");
                     lane.held = body.to_vec();
                 }
+                (Effect::ReplaceRest(rest), Some(_)) => {
+                    panic!("{rest:?} on a host that replaces bodies")
+                }
                 (Effect::Flow(side, flow), Some(id)) => {
                     let lane = self.lane(id, side);
                     let was_held = std::mem::replace(&mut lane.flow, flow) == Flow::Hold;
@@ -352,10 +355,11 @@ impl Native {
         let (headers, body) = answer.seen().unwrap_or_default();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
         let headers = optimizer_core::headers::Headers::new(&fields);
-        let outcome = Outcome::failure(headers).unwrap_or_else(|| match body.len() > most {
-            true => Outcome::TooLarge,
-            false => Outcome::Answer { status: headers.status(), body: body.into() },
-        });
+        let outcome =
+            Outcome::failure(Host::Envoy, headers).unwrap_or_else(|| match body.len() > most {
+                true => Outcome::TooLarge,
+                false => Outcome::Answer { status: headers.status(), body: body.into() },
+            });
         match waiting {
             None => self.callout_done(callout, outcome),
             Some(id) if !self.calls[id].over => {

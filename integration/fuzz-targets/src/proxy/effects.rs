@@ -102,6 +102,14 @@ impl Proxy {
                     self.lane(stream, side).replace_body(&body, limit);
                     self.check_replaced(stream, side);
                 }
+                (Effect::ReplaceRest(rest), Some(stream)) => {
+                    let limit = self.limit("request_bytes", 16 << 20);
+                    let lane = self.lane(stream, Side::Request);
+                    let kept = lane.original.iter().take(1).copied();
+                    let body: Vec<u8> = kept.chain(rest.iter().copied()).collect();
+                    lane.replace_body(&body, limit);
+                    self.check_replaced(stream, Side::Request);
+                }
                 (Effect::Flow(side, flow), Some(stream)) => {
                     let over = self.streams[stream].answered && side == Side::Request;
                     let lane = self.lane(stream, side);

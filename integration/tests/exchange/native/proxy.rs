@@ -36,6 +36,7 @@ impl Proxy for Native {
             id,
             Event::RequestHeaders(RequestHead {
                 headers: optimizer_core::headers::Headers::new(&fields),
+                truncated: false,
                 upstream: upstream.as_deref(),
                 properties: &properties,
                 end_of_stream: end,
