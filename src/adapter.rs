@@ -11,6 +11,7 @@ use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome, Trace};
 use crate::effect::Effect;
+use crate::json::Unjoined;
 use crate::metric::{Metric, Verdict, micros};
 use crate::plan::Plan;
 use crate::watch::Watch;
@@ -21,6 +22,9 @@ const MAX_QUEUED: usize = 256;
 const MAX_IN_FLIGHT: usize = 32;
 /// Of them sent by one tick at most.
 const MAX_PER_TICK: usize = 8;
+/// Once they come to so many bytes, the others wait for the next tick: each is
+/// there twice until the host has it.
+const MAX_BYTES_PER_TICK: u64 = 128 * 1024;
 /// Time-out of a callout that nobody waits for.
 const QUEUED_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nothing in the answer to one is of interest.
@@ -53,7 +57,7 @@ pub struct Adapter {
 struct Queued {
     kind: Kind,
     trace: Trace,
-    body: Bytes,
+    body: Unjoined,
 }
 
 impl Adapter {
@@ -109,14 +113,16 @@ impl Adapter {
     /// Time has passed after [`Effect::WakeUp`]: sends what waits. `now` is the
     /// time since the Unix epoch.
     pub fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let mut sent: u64 = 0;
         for _ in 0..MAX_PER_TICK {
-            if self.in_flight.len() >= MAX_IN_FLIGHT {
+            if self.in_flight.len() >= MAX_IN_FLIGHT || sent >= MAX_BYTES_PER_TICK {
                 break;
             }
             let Some(Queued { kind, trace, body }) = self.pop() else {
                 break;
             };
-            let mut callout = self.callout(kind, &trace, body);
+            sent = sent.saturating_add(length(&body));
+            let mut callout = self.callout(kind, &trace, body.join().into());
             callout.timeout = QUEUED_TIMEOUT;
             callout.max_answer_bytes = MAX_QUEUED_ANSWER_BYTES;
             self.in_flight.insert(callout.id.0, (kind, now));
@@ -186,7 +192,7 @@ impl Adapter {
         &mut self,
         kind: Kind,
         trace: Trace,
-        body: Bytes,
+        body: Unjoined,
         effects: &mut Vec<Effect>,
     ) -> Result<Option<Kind>, Bypass> {
         if !self.reserve(&mut 0, length(&body)) {
@@ -248,8 +254,8 @@ impl Adapter {
     }
 }
 
-fn length(body: &Bytes) -> u64 {
-    u64::try_from(body.len()).unwrap_or(u64::MAX)
+fn length(body: &Unjoined) -> u64 {
+    u64::try_from(body.length()).unwrap_or(u64::MAX)
 }
 
 /// Counts one callout and how long it took.

@@ -114,10 +114,17 @@ impl Call {
         self.body.stream
     }
 
-    /// `answer`, one JSON document, as the stream that the client asked for.
-    pub(crate) fn replay(&self, answer: &[u8]) -> Option<Bytes> {
+    /// How long the stream of [`Call::replay`] is.
+    pub(crate) fn replay_length(&self, answer: &[u8]) -> Option<usize> {
         let object = Object::parse(answer).ok()?;
-        stream::replay(self.dialect, &object, self.body.include_usage).map(Bytes::from)
+        stream::replay_length(self.dialect, &object, self.body.include_usage)
+    }
+
+    /// `answer`, one JSON document, as the stream that the client asked for, `length` bytes.
+    pub(crate) fn replay(&self, answer: &[u8], length: usize) -> Option<Bytes> {
+        let object = Object::parse(answer).ok()?;
+        let include_usage = self.body.include_usage;
+        stream::replay_of(self.dialect, &object, include_usage, length).map(Bytes::from)
     }
 
     /// Whether the answer may be written to the cache.

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -380,18 +381,57 @@ pub struct ObjectWriter {
     out: Vec<u8>,
     /// Where the object begins.
     start: usize,
+    /// Values that are still apart, and where they belong.
+    apart: Vec<(usize, Bytes)>,
+}
+
+/// An object of which some values are still apart, shared with whoever else has them.
+#[derive(Debug)]
+pub struct Unjoined {
+    text: Vec<u8>,
+    apart: Vec<(usize, Bytes)>,
+}
+
+impl Unjoined {
+    /// The length of the whole object.
+    pub fn length(&self) -> usize {
+        self.apart.iter().fold(self.text.len(), |sum, (_, value)| sum.saturating_add(value.len()))
+    }
+
+    /// The whole object in one piece.
+    pub fn join(self) -> Vec<u8> {
+        if self.apart.is_empty() {
+            return self.text;
+        }
+        let mut out = Vec::with_capacity(self.length());
+        let mut from = 0;
+        for (at, value) in self.apart {
+            copy(&mut out, &self.text, from..at);
+            out.extend_from_slice(&value);
+            from = at;
+        }
+        copy(&mut out, &self.text, from..self.text.len());
+        out
+    }
 }
 
 impl ObjectWriter {
     /// An empty object; `capacity` bytes are expected.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { out: Vec::with_capacity(capacity), start: 0 }
+        Self { out: Vec::with_capacity(capacity), ..Self::default() }
     }
 
     /// Adds a member whose value is JSON.
     pub fn raw(&mut self, name: &str, value: impl AsRef<[u8]>) -> &mut Self {
         self.name(name);
         self.out.extend_from_slice(value.as_ref());
+        self
+    }
+
+    /// Adds a member whose value is JSON and stays apart: for [`ObjectWriter::finish_unjoined`].
+    pub fn shared(&mut self, name: &str, value: Bytes) -> &mut Self {
+        self.name(name);
+        self.apart.push((self.out.len(), value));
         self
     }
 
@@ -410,20 +450,31 @@ impl ObjectWriter {
     /// Adds a member whose value is an object that `write` fills.
     pub fn object(&mut self, name: &str, write: impl FnOnce(&mut ObjectWriter)) -> &mut Self {
         self.name(name);
-        let start = self.out.len();
-        let mut inner = ObjectWriter { out: std::mem::take(&mut self.out), start };
+        let (outer, start) = (self.start, self.out.len());
+        let mut inner = ObjectWriter { start, ..std::mem::take(self) };
         write(&mut inner);
-        self.out = inner.finish();
+        inner.close();
+        *self = ObjectWriter { start: outer, ..inner };
         self
     }
 
     /// The object.
     pub fn finish(&mut self) -> Vec<u8> {
+        self.finish_unjoined().join()
+    }
+
+    /// The object, the values that were [`shared`](ObjectWriter::shared) still apart.
+    pub fn finish_unjoined(&mut self) -> Unjoined {
+        self.close();
+        let Self { out, apart, .. } = std::mem::take(self);
+        Unjoined { text: out, apart }
+    }
+
+    fn close(&mut self) {
         if self.out.len() == self.start {
             self.out.push(b'{');
         }
         self.out.push(b'}');
-        std::mem::take(&mut self.out)
     }
 
     fn name(&mut self, name: &str) {
@@ -553,6 +604,14 @@ mod tests {
         object.object("e", |_| {}).object("f", |inner| {
             inner.number("g", 1).object("h", |inner| _ = inner.string("i", "j"));
         });
-        assert_eq!(object.number("k", 2).finish(), br#"{"e":{},"f":{"g":1,"h":{"i":"j"}},"k":2}"#);
+        object.number("k", 2);
+        assert_eq!(object.finish(), br#"{"e":{},"f":{"g":1,"h":{"i":"j"}},"k":2}"#);
+        let value = Bytes::from_static(b"[5]");
+        object.shared("a", value.clone()).object("b", |inner| {
+            inner.shared("c", value.clone()).number("d", 1);
+        });
+        let object = object.string("e", "").finish_unjoined();
+        let joined = br#"{"a":[5],"b":{"c":[5],"d":1},"e":""}"#;
+        assert_eq!((object.length(), object.join()), (joined.len(), joined.to_vec()));
     }
 }

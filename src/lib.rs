@@ -79,6 +79,7 @@ pub mod plan;
 mod protocol;
 mod reader;
 mod record;
+mod rope;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod sse;

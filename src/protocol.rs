@@ -1,9 +1,11 @@
 //! Optimizer Protocol v1 on the wire: the envelopes we send and the answers we
 //! understand. Client and provider bytes go into an envelope as they are.
 
+use bytes::Bytes;
+
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
-use crate::json::{self, JsonError, Kind, Object, ObjectWriter};
+use crate::json::{self, JsonError, Kind, Object, ObjectWriter, Unjoined};
 
 /// Longer keys and ids than this, in bytes, are none: they would be kept for as long as the call takes.
 const MAX_NAME_BYTES: usize = 4 * 1024;
@@ -48,19 +50,17 @@ pub(crate) fn optimize_response(
 /// The body of `POST /v1/cache`. `cache_key` is JSON, as the optimizer gave it.
 pub(crate) fn cache(
     cache_key: &str,
-    request: &[u8],
-    response: &[u8],
+    request: Bytes,
+    response: Bytes,
     ttl_seconds: Option<u64>,
     metadata: &[u8],
-) -> Vec<u8> {
-    let ttl = ttl_seconds.map(|seconds| seconds.to_string());
-    let mut members =
-        vec![("cacheKey", cache_key.as_bytes()), ("request", request), ("response", response)];
-    if let Some(ttl) = &ttl {
-        members.push(("ttlSeconds", ttl.as_bytes()));
+) -> Unjoined {
+    let mut out = ObjectWriter::default();
+    out.raw("cacheKey", cache_key).shared("request", request).shared("response", response);
+    if let Some(seconds) = ttl_seconds {
+        out.number("ttlSeconds", seconds);
     }
-    members.push(("metadata", metadata));
-    envelope(&members)
+    out.raw("metadata", metadata).finish_unjoined()
 }
 
 fn quoted(dialect: Dialect) -> String {
@@ -171,7 +171,8 @@ mod tests {
             r#"{"endpoint":"/v1/chat/completions","request": {"n":1.0e0,"x":"\u00e9"} ,"metadata":{},"capabilities":{"canShortCircuit":true}}"#
         );
         assert_eq!(
-            String::from_utf8(cache(r#""k""#, b"{}", b"{}", Some(60), b"{}")).unwrap(),
+            String::from_utf8(cache(r#""k""#, "{}".into(), "{}".into(), Some(60), b"{}").join())
+                .unwrap(),
             r#"{"cacheKey":"k","request":{},"response":{},"ttlSeconds":60,"metadata":{}}"#
         );
         assert_eq!(

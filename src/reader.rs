@@ -6,6 +6,7 @@ use crate::admission::{Form, response_error};
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
 use crate::json::Object;
+use crate::rope::Rope;
 use crate::stream::{Assembler, StreamError};
 use crate::usage::Usage;
 
@@ -18,7 +19,7 @@ pub(crate) struct Reader {
 
 #[derive(Debug)]
 enum Copy {
-    Json(Vec<u8>),
+    Json(Rope),
     Stream(Box<Assembler>),
 }
 
@@ -34,7 +35,7 @@ pub(crate) struct Finished {
 impl Reader {
     pub(crate) fn new(dialect: Dialect, form: Form, max_bytes: usize) -> Self {
         let copy = match form {
-            Form::Json => Copy::Json(Vec::new()),
+            Form::Json => Copy::Json(Rope::default()),
             Form::Stream => Copy::Stream(Box::new(Assembler::new(dialect, max_bytes))),
         };
         Self { seen: 0, copy }
@@ -43,7 +44,7 @@ impl Reader {
     pub(crate) fn push(&mut self, chunk: &[u8]) {
         self.seen = self.seen.saturating_add(chunk.len());
         match &mut self.copy {
-            Copy::Json(copy) => copy.extend_from_slice(chunk),
+            Copy::Json(copy) => copy.push(chunk),
             Copy::Stream(assembler) => assembler.push(chunk),
         }
     }
@@ -66,13 +67,16 @@ impl Reader {
             Copy::Json(_) if !ended => {
                 Finished { body: Err(Bypass::ResponseUnreadable), usage: None }
             }
-            Copy::Json(copy) => match Object::parse(&copy) {
-                Ok(object) => {
-                    let usage = object.get("usage").and_then(Usage::parse);
-                    Finished { usage, body: Ok(copy.into()) }
+            Copy::Json(copy) => {
+                let body = copy.join();
+                match Object::parse(&body) {
+                    Ok(object) => {
+                        let usage = object.get("usage").and_then(Usage::parse);
+                        Finished { usage, body: Ok(body.into()) }
+                    }
+                    Err(error) => Finished { usage: None, body: Err(response_error(error)) },
                 }
-                Err(error) => Finished { usage: None, body: Err(response_error(error)) },
-            },
+            }
             Copy::Stream(assembler) => {
                 let usage = assembler.usage().and_then(Usage::parse);
                 // Not the end but the end marker says that all is there: OpenAI's SDK hangs up

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::call::Call;
-use crate::json::{self, Kind, Object, ObjectWriter};
+use crate::json::{self, Kind, Object, ObjectWriter, Unjoined};
 use crate::metric::Verdict;
 use crate::protocol::Answer;
 use crate::usage::Usage;
@@ -52,16 +54,14 @@ pub(crate) struct Facts<'f> {
     pub(crate) said: Option<&'f Said>,
     pub(crate) usage: Option<Usage>,
     /// Prompt and answer, where records carry content.
-    pub(crate) input: Option<&'f [u8]>,
-    pub(crate) output: Option<&'f [u8]>,
+    pub(crate) input: Option<Bytes>,
+    pub(crate) output: Option<Bytes>,
 }
 
 /// The body of `POST /v1/record`. What is not known is left out, never null.
-pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
+pub(crate) fn record(facts: Facts<'_>) -> Unjoined {
     let call = facts.call;
-    let lengths = [facts.input, facts.output].map(|body| body.map_or(0, <[u8]>::len));
-    let [input, output] = lengths;
-    let mut out = ObjectWriter::with_capacity(input.saturating_add(output).saturating_add(1024));
+    let mut out = ObjectWriter::with_capacity(1024);
     out.string("id", facts.id)
         .number("ts", millis(facts.started))
         .string("endpoint", call.dialect.endpoint())
@@ -91,7 +91,7 @@ pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
         out.object("content", |content| {
             for (name, body) in [("input", facts.input), ("output", facts.output)] {
                 if let Some(body) = body {
-                    content.raw(name, body);
+                    content.shared(name, body);
                 }
             }
         });
@@ -103,7 +103,7 @@ pub(crate) fn record(facts: &Facts<'_>) -> Vec<u8> {
         let applied = matches!(facts.verdict, Verdict::Transformed | Verdict::Hit);
         out.string("optimizationStatus", if applied { "applied" } else { "skipped" });
     }
-    out.finish()
+    out.finish_unjoined()
 }
 
 fn attribution(call: &Call, out: &mut ObjectWriter) {

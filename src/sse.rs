@@ -60,6 +60,8 @@ impl Splitter {
         bytes: &[u8],
         mut on_event: impl FnMut(SseEvent<'_>),
     ) -> Result<(), TooLarge> {
+        // The event's only data line, where it stands in `bytes`: most events need no copy.
+        let mut only: Option<&[u8]> = None;
         let mut rest = bytes;
         while let Some((&first, behind)) = rest.split_first() {
             if std::mem::take(&mut self.after_cr) && first == b'\n' {
@@ -68,63 +70,97 @@ impl Splitter {
             }
             let end = memchr2(b'\r', b'\n', rest);
             let (line, tail) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or_default();
-            self.check(line.len())?;
+            self.check(only.map_or(0, <[u8]>::len), line.len())?;
             let Some((&line_end, behind)) = tail.split_first() else {
                 self.line.extend_from_slice(line);
-                return Ok(());
+                break;
             };
             self.after_cr = line_end == b'\r';
             rest = behind;
-            if self.line.is_empty() {
-                self.end_line(line, &mut on_event);
-            } else {
+            if !self.line.is_empty() {
                 let mut whole = std::mem::take(&mut self.line);
                 whole.extend_from_slice(line);
-                self.end_line(&whole, &mut on_event);
+                if let Line::Data(value) = self.end_line(&whole) {
+                    self.add(only.take());
+                    self.add(Some(value));
+                }
                 whole.clear();
                 self.line = whole;
+                continue;
+            }
+            match self.end_line(line) {
+                Line::Data(value) if only.is_none() && !self.has_data => only = Some(value),
+                Line::Data(value) => {
+                    self.add(only.take());
+                    self.add(Some(value));
+                }
+                Line::Blank => {
+                    let has_data = std::mem::take(&mut self.has_data);
+                    if only.is_some() || has_data {
+                        let data = only.take().unwrap_or(&self.data);
+                        on_event(SseEvent { event: &self.event, data });
+                    }
+                    self.event.clear();
+                    self.data.clear();
+                }
+                Line::Other => {}
             }
         }
+        self.add(only);
         Ok(())
     }
 
-    fn check(&mut self, more: usize) -> Result<(), TooLarge> {
+    fn check(&mut self, only: usize, more: usize) -> Result<(), TooLarge> {
         let held = self.line.len().saturating_add(self.event.len()).saturating_add(self.data.len());
-        if held.saturating_add(more) <= self.max_event_bytes {
+        if held.saturating_add(only).saturating_add(more) <= self.max_event_bytes {
             return Ok(());
         }
         *self = Self::new(self.max_event_bytes);
         Err(TooLarge)
     }
 
-    fn end_line(&mut self, line: &[u8], on_event: &mut impl FnMut(SseEvent<'_>)) {
+    fn end_line<'l>(&mut self, line: &'l [u8]) -> Line<'l> {
         let first = std::mem::take(&mut self.at_first_line);
         let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| first).unwrap_or(line);
         if line.is_empty() {
-            if std::mem::take(&mut self.has_data) {
-                on_event(SseEvent { event: &self.event, data: &self.data });
-            }
+            return Line::Blank;
+        }
+        if let Some(value) = value_of(line, b"data") {
+            return Line::Data(value);
+        }
+        if let Some(value) = value_of(line, b"event") {
             self.event.clear();
-            self.data.clear();
-            return;
+            self.event.extend_from_slice(value);
         }
-        let mut parts = line.splitn(2, |&byte| byte == b':');
-        let field = parts.next().unwrap_or_default();
-        let value = parts.next().unwrap_or_default();
-        let value = value.strip_prefix(b" ").unwrap_or(value);
-        match field {
-            b"data" => {
-                if std::mem::replace(&mut self.has_data, true) {
-                    self.data.push(b'\n');
-                }
-                self.data.extend_from_slice(value);
-            }
-            b"event" => {
-                self.event.clear();
-                self.event.extend_from_slice(value);
-            }
-            _ => {}
+        Line::Other
+    }
+
+    /// Keeps a data line of the event.
+    fn add(&mut self, value: Option<&[u8]>) {
+        let Some(value) = value else { return };
+        if std::mem::replace(&mut self.has_data, true) {
+            self.data.push(b'\n');
         }
+        self.data.extend_from_slice(value);
+    }
+}
+
+/// What a line is.
+enum Line<'l> {
+    /// It ends the event.
+    Blank,
+    /// The value of a data line.
+    Data(&'l [u8]),
+    /// Something else, taken care of.
+    Other,
+}
+
+/// The value of the field `name`, if `line` is one.
+fn value_of<'l>(line: &'l [u8], name: &[u8]) -> Option<&'l [u8]> {
+    match line.strip_prefix(name)? {
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        [] => Some(&[]),
+        _ => None,
     }
 }
 

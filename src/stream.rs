@@ -14,7 +14,9 @@ mod openai_completions;
 mod openai_responses;
 mod raw;
 mod replay;
+mod sink;
 
+use self::sink::Sink;
 use crate::dialect::Dialect;
 use crate::json::Object;
 use crate::sse::{Splitter, SseEvent, TooLarge};
@@ -157,11 +159,36 @@ impl State {
 ///
 /// `None` where the body is not of the dialect's shape.
 pub fn replay(dialect: Dialect, body: &Object<'_>, include_usage: bool) -> Option<Vec<u8>> {
+    let length = replay_length(dialect, body, include_usage)?;
+    replay_of(dialect, body, include_usage, length)
+}
+
+/// How long the stream of [`replay`] is: a buffer that grows needs three times
+/// its content, one of the right size once.
+pub(crate) fn replay_length(
+    dialect: Dialect,
+    body: &Object<'_>,
+    include_usage: bool,
+) -> Option<usize> {
+    Some(write(dialect, body, include_usage, Sink::measuring())?.len())
+}
+
+/// The stream of [`replay`], which is `length` bytes long.
+pub(crate) fn replay_of(
+    dialect: Dialect,
+    body: &Object<'_>,
+    include_usage: bool,
+    length: usize,
+) -> Option<Vec<u8>> {
+    write(dialect, body, include_usage, Sink::with_capacity(length)).map(Sink::finish)
+}
+
+fn write(dialect: Dialect, body: &Object<'_>, include_usage: bool, to: Sink) -> Option<Sink> {
     match dialect {
-        Dialect::OpenAiChat => openai_chat::replay(body, include_usage),
-        Dialect::OpenAiCompletions => openai_completions::replay(body, include_usage),
-        Dialect::OpenAiResponses => openai_responses::replay(body),
-        Dialect::AnthropicMessages => anthropic_messages::replay(body),
+        Dialect::OpenAiChat => openai_chat::replay(body, include_usage, to),
+        Dialect::OpenAiCompletions => openai_completions::replay(body, include_usage, to),
+        Dialect::OpenAiResponses => openai_responses::replay(body, to),
+        Dialect::AnthropicMessages => anthropic_messages::replay(body, to),
         Dialect::OpenAiEmbeddings => None,
     }
 }

@@ -9,7 +9,7 @@ use crate::bypass::Bypass;
 use crate::callout::Kind;
 use crate::dialect::Dialect;
 use crate::effect::Effect;
-use crate::json::Object;
+use crate::json::{Object, Unjoined};
 use crate::metric::{Metric, Verdict, micros};
 use crate::protocol;
 use crate::reader::Finished;
@@ -76,10 +76,10 @@ impl Active {
         let Some(key) = self.write_back.take() else { return };
         let queued = body.as_ref().map_err(|&reason| reason).and_then(|response| {
             self.cacheable(turn, response)?;
-            let sent = self.sent.as_deref().ok_or(Bypass::OverTotalBytes)?;
+            let sent = self.sent.clone().ok_or(Bypass::OverTotalBytes)?;
             let metadata = &self.call.caller.metadata;
             let ttl = turn.adapter.plan.ttl_seconds;
-            let envelope = protocol::cache(&key, sent, response, ttl, metadata);
+            let envelope = protocol::cache(&key, sent, response.clone(), ttl, metadata);
             self.enqueue(turn, Kind::Cache, envelope)
         });
         turn.count(Metric::WriteBacks(queued.err()));
@@ -113,7 +113,7 @@ impl Active {
             None => turn.adapter.new_id(),
         };
         let content = turn.adapter.plan.record_content;
-        let record = record::record(&Facts {
+        let record = record::record(Facts {
             call: &self.call,
             id: &id,
             started: self.started,
@@ -123,16 +123,16 @@ impl Active {
             optimize_took: self.optimize_took,
             said: self.said.as_ref(),
             usage: finished.usage,
-            input: self.sent.as_deref().filter(|_| content),
-            output: finished.body.as_deref().ok().filter(|_| content),
+            input: self.sent.clone().filter(|_| content),
+            output: finished.body.ok().filter(|_| content),
         });
         let queued = self.enqueue(turn, Kind::Record, record);
         turn.count(Metric::Records(queued.err()));
     }
 
-    fn enqueue(&self, turn: &mut Turn<'_>, kind: Kind, body: Vec<u8>) -> Result<(), Bypass> {
+    fn enqueue(&self, turn: &mut Turn<'_>, kind: Kind, body: Unjoined) -> Result<(), Bypass> {
         let trace = self.call.trace.clone();
-        match turn.adapter.enqueue(kind, trace, body.into(), turn.effects)? {
+        match turn.adapter.enqueue(kind, trace, body, turn.effects)? {
             Some(Kind::Record) => turn.count(Metric::Records(Some(Bypass::QueueFull))),
             Some(_) => turn.count(Metric::WriteBacks(Some(Bypass::QueueFull))),
             None => {}

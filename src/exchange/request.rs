@@ -300,7 +300,8 @@ impl Active {
     /// the request, should that not be possible.
     pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes, body: Bytes) {
         let (content_type, answer) = if self.call.is_stream() {
-            let Some(stream) = self.call.replay(&hit) else {
+            let replay = self.call.replay_length(&hit);
+            let Some(stream) = replay.and_then(|length| self.call.replay(&hit, length)) else {
                 return self.send(turn, Verdict::Bypassed(Bypass::HitUnreplayable), body);
             };
             ("text/event-stream", stream)

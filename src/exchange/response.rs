@@ -19,8 +19,8 @@ use crate::usage::Usage;
 struct Changed {
     /// As one document.
     document: Bytes,
-    /// As the client gets it.
-    wire: Bytes,
+    /// As the client gets it, so many bytes.
+    wire: usize,
 }
 
 impl Active {
@@ -203,20 +203,38 @@ impl Active {
             outcome.success().and_then(|answer| self.review(&body, bound, head.form, &answer));
         turn.answered(Kind::OptimizeResponse, asked, failed, &decided);
         match decided {
-            Ok(Some(Changed { document, wire })) => {
-                if head.has_content_length {
-                    let length = wire.len().to_string().into();
-                    turn.push(Effect::SetHeader(Side::Response, "content-length", length));
-                }
-                for name in head.validators {
-                    turn.push(Effect::RemoveHeader(Side::Response, name.to_owned()));
-                }
-                turn.push(Effect::ReplaceBody(Side::Response, wire));
-                self.release_response(turn, Verdict::Transformed, document);
+            Ok(Some(changed)) => {
+                // The answer as it was is of no use any more: it need not be there beside the new one.
+                drop(body);
+                self.replace_response(turn, head, changed);
             }
             Ok(None) => self.release_response(turn, Verdict::Unchanged, body),
             Err(reason) => self.release_response(turn, Verdict::Bypassed(reason), body),
         }
+    }
+
+    /// Lets a held answer go on changed.
+    fn replace_response(&mut self, turn: &mut Turn<'_>, head: Head, changed: Changed) {
+        let Changed { document, wire } = changed;
+        let wire = match head.form {
+            Form::Json => document.clone(),
+            Form::Stream => match self.call.replay(&document, wire) {
+                Some(stream) => stream,
+                None => {
+                    let reason = Verdict::Bypassed(Bypass::TransformUnreplayable);
+                    return self.release_response(turn, reason, document);
+                }
+            },
+        };
+        if head.has_content_length {
+            let length = wire.len().to_string().into();
+            turn.push(Effect::SetHeader(Side::Response, "content-length", length));
+        }
+        for name in head.validators {
+            turn.push(Effect::RemoveHeader(Side::Response, name.to_owned()));
+        }
+        turn.push(Effect::ReplaceBody(Side::Response, wire));
+        self.release_response(turn, Verdict::Transformed, document);
     }
 
     /// What the optimizer's answer makes of the provider's.
@@ -238,10 +256,12 @@ impl Active {
         };
         let document = Bytes::from(document);
         let wire = match form {
-            Form::Json => document.clone(),
-            Form::Stream => self.call.replay(&document).ok_or(Bypass::TransformUnreplayable)?,
+            Form::Json => document.len(),
+            Form::Stream => {
+                self.call.replay_length(&document).ok_or(Bypass::TransformUnreplayable)?
+            }
         };
-        if wire.len() > bound.max(body.len()) {
+        if wire > bound.max(body.len()) {
             return Err(Bypass::TransformTooLarge);
         }
         if self.call.wants_decisions {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use self::block::Block;
 use super::StreamError;
-use super::raw::object;
+use super::raw::{object, push_name};
 use super::replay::object_of;
 use crate::json::{self, Kind, Object};
 use crate::sse::SseEvent;
@@ -116,10 +116,11 @@ impl State {
     pub(super) fn finish(mut self) -> Result<Vec<u8>, StreamError> {
         self.usage();
         let usage = self.usage.take().flatten();
-        let text = self.start.filter(|_| self.stopped).ok_or(StreamError::Incomplete)?;
+        let text = self.start.take().filter(|_| self.stopped).ok_or(StreamError::Incomplete)?;
         let start = object(text.as_bytes())?;
+        let changes = std::mem::take(&mut self.changes);
         let mut late = Late::new();
-        for change in &self.changes {
+        for change in &changes {
             let change = object(change.as_bytes())?;
             lay(&mut late, member_object(&change, "delta").as_ref());
             lay(&mut late, Some(&change));
@@ -130,20 +131,47 @@ impl State {
         if let Some(usage) = &usage {
             late.insert(Cow::Borrowed("usage"), Cow::Borrowed(usage));
         }
-        let mut content = String::from("[");
-        for block in std::mem::take(&mut self.blocks).into_values() {
-            if content.len() > 1 {
-                content.push(',');
-            }
-            content.push_str(&block.finish()?);
-            // Another model took over: the message is labelled with that one.
-            if let Some(model) = block.took_over() {
-                late.insert(Cow::Borrowed("model"), Cow::Owned(model));
-            }
+        // Another model took over: the message is labelled with that one.
+        if let Some(model) = self.blocks.values().rev().find_map(Block::took_over) {
+            late.insert(Cow::Borrowed("model"), Cow::Owned(model));
         }
-        content.push(']');
-        late.insert(Cow::Borrowed("content"), Cow::Owned(content));
-        overlaid(&start, late).map(String::into_bytes)
+        late.insert(Cow::Borrowed("content"), Cow::Borrowed("[]"));
+        late.retain(|name, value| json::kind(value) != Kind::Null || start.get(name).is_none());
+
+        let blocks = self.blocks.values().map(Block::len);
+        let length = late.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        let length = length
+            .chain(blocks)
+            .fold(text.len(), |sum, it| sum.saturating_add(it).saturating_add(8));
+        let mut out = Vec::with_capacity(length);
+        out.push(b'{');
+        for member in start.members() {
+            let value = late.remove(&member.name);
+            self.push(&mut out, &member.name, value.as_deref().unwrap_or(member.value))?;
+        }
+        for (name, value) in &late {
+            self.push(&mut out, name, value)?;
+        }
+        out.push(b'}');
+        Ok(out)
+    }
+
+    /// Appends a member of the message; the content is made of the blocks.
+    fn push(&mut self, out: &mut Vec<u8>, name: &str, value: &str) -> Result<(), StreamError> {
+        push_name(out, name);
+        if name != "content" {
+            out.extend_from_slice(value.as_bytes());
+            return Ok(());
+        }
+        out.push(b'[');
+        for (place, block) in std::mem::take(&mut self.blocks).into_values().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            block.write(out)?;
+        }
+        out.push(b']');
+        Ok(())
     }
 }
 

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use super::StreamError;
-use super::merge::{Members, Rule, merge_member, take};
+use super::merge::{Members, Rule, length, merge_member, take};
 use super::raw::{items, object, push_member, push_name};
+use super::sink::Sink;
 use crate::json::{self, Kind, Object};
 use crate::protocol::has_error;
-use crate::sse::{SseEvent, push_event};
+use crate::sse::SseEvent;
 
 /// The members that a chunk of any kind carries, in the order of the API.
 const HEAD: [&str; 6] = ["id", "object", "created", "model", "service_tier", "system_fingerprint"];
@@ -106,7 +107,12 @@ impl Chunks {
             return Err(StreamError::Unexpected);
         }
         self.head.insert("object".to_owned(), format!("\"{object}\""));
-        let mut out = vec![b'{'];
+        let choices = self.choices.values().map(length).fold(256, usize::saturating_add);
+        let head = self.head.values().map(|value| value.len().saturating_add(64));
+        let usage = self.usage.as_ref().map_or(0, String::len);
+        let mut out =
+            Vec::with_capacity(head.fold(choices.saturating_add(usage), usize::saturating_add));
+        out.push(b'{');
         for name in HEAD {
             if let Some(value) = self.head.remove(name) {
                 push_member(&mut out, name, value.as_bytes());
@@ -150,7 +156,7 @@ fn is_blank(value: &str) -> bool {
 
 /// A plain body written as chunks.
 pub(super) struct Replay<'a> {
-    out: Vec<u8>,
+    out: Sink,
     /// More than this is no stream that a provider would send: each chunk repeats the head.
     max_bytes: usize,
     /// The beginning of every chunk, an object still open.
@@ -169,6 +175,7 @@ impl<'a> Replay<'a> {
         object: &str,
         piece: &'static str,
         include_usage: bool,
+        out: Sink,
     ) -> Self {
         let mut head = vec![b'{'];
         for name in HEAD {
@@ -186,7 +193,6 @@ impl<'a> Replay<'a> {
         }
         let usage = body.get("usage").filter(|usage| json::kind(usage) == Kind::Object);
         let max_bytes = body.text().len().saturating_mul(32).saturating_add(64 * 1024);
-        let out = Vec::with_capacity(body.text().len().saturating_mul(3).div_euclid(2));
         Self { out, max_bytes, head, once, piece, include_usage, usage }
     }
 
@@ -247,15 +253,15 @@ impl<'a> Replay<'a> {
             push_member(&mut chunk, "usage", usage.as_bytes());
         }
         chunk.push(b'}');
-        push_event(&mut self.out, None, &chunk);
+        self.out.push_event(None, &chunk);
     }
 
     /// The whole stream; `None` if it became too large.
-    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
+    pub(super) fn finish(mut self) -> Option<Sink> {
         if self.include_usage && self.usage.is_some() {
             self.chunk(b"[]", self.usage);
         }
-        push_event(&mut self.out, None, b"[DONE]");
+        self.out.push_event(None, b"[DONE]");
         (self.out.len() <= self.max_bytes).then_some(self.out)
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::StreamError;
 use super::raw::{inside, items, object, push_name};
 use crate::json::{self, Kind, Object};
+use crate::rope::Rope;
 
 /// How a later value meets an earlier one of the same name. In both, null tells nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,9 @@ pub(super) enum Grown {
     /// Anything, raw.
     Whole(String),
     /// The raw inside of a string.
-    Text(String),
+    Text(Box<Rope>),
     /// The raw inside of an array.
-    List(String),
+    List(Box<Rope>),
     Members(Members),
     /// Items by their `index`.
     Indexed(BTreeMap<u64, Grown>),
@@ -55,13 +56,13 @@ impl Grown {
 
     fn new(value: &str, rule: Rule, depth: u8, used: &mut usize) -> Result<Self, StreamError> {
         Ok(match json::kind(value) {
-            Kind::String if rule == Rule::Piece => Self::Text(inside(value).to_owned()),
+            Kind::String if rule == Rule::Piece => Self::Text(rope(inside(value))),
             Kind::Array if rule == Rule::Piece && depth < MAX_DEPTH && is_indexed(value)? => {
                 let mut grown = Self::Indexed(BTreeMap::new());
                 grown.merge(value, rule, depth, used)?;
                 grown
             }
-            Kind::Array => Self::List(inside(value).trim_ascii().to_owned()),
+            Kind::Array => Self::List(rope(inside(value).trim_ascii())),
             _ => Self::Whole(value.to_owned()),
         })
     }
@@ -107,7 +108,7 @@ impl Grown {
                 }
             }
             (Self::Text(text), Kind::String) if rule == Rule::Piece => {
-                text.push_str(inside(value));
+                text.push(inside(value).as_bytes());
             }
             (Self::Whole(old), Kind::Number)
                 if rule == Rule::Piece && json::kind(old) == Kind::Number =>
@@ -129,7 +130,7 @@ impl Grown {
 
     /// Whether this is the string whose raw inside is `text`.
     fn is_text(&self, text: &str) -> bool {
-        matches!(self, Self::Text(own) if own == text)
+        matches!(self, Self::Text(own) if **own == *text.as_bytes())
     }
 
     /// The members of an object; none of what is no object.
@@ -154,17 +155,33 @@ impl Grown {
         Ok(())
     }
 
+    /// No less than the length that the value has as JSON.
+    pub(super) fn len(&self) -> usize {
+        let inside: usize = match self {
+            Self::Whole(value) => value.len(),
+            Self::Text(rope) | Self::List(rope) => rope.len(),
+            Self::Members(members) => return length(members),
+            Self::Indexed(entries) => entries
+                .values()
+                .fold(0, |sum: usize, it| sum.saturating_add(it.len()).saturating_add(1)),
+        };
+        inside.saturating_add(2)
+    }
+
     /// Appends the value as JSON.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        let quote = |out: &mut Vec<u8>, open: u8, inside: &str, close: u8| {
-            out.push(open);
-            out.extend_from_slice(inside.as_bytes());
-            out.push(close);
-        };
         match self {
             Self::Whole(value) => out.extend_from_slice(value.as_bytes()),
-            Self::Text(text) => quote(out, b'"', text, b'"'),
-            Self::List(list) => quote(out, b'[', list, b']'),
+            Self::Text(text) => {
+                out.push(b'"');
+                text.write(out);
+                out.push(b'"');
+            }
+            Self::List(list) => {
+                out.push(b'[');
+                list.write(out);
+                out.push(b']');
+            }
             Self::Members(members) => {
                 out.push(b'{');
                 for (name, value) in members {
@@ -185,6 +202,15 @@ impl Grown {
             }
         }
     }
+}
+
+/// No less than the length that an object of these members has as JSON.
+pub(super) fn length(members: &Members) -> usize {
+    // A name in quotes, a colon, a comma; a name may be escaped.
+    let member = |(name, value): (&String, &Grown)| {
+        name.len().saturating_mul(6).saturating_add(value.len()).saturating_add(4)
+    };
+    members.iter().map(member).fold(2, usize::saturating_add)
 }
 
 fn merge_members(
@@ -226,12 +252,18 @@ pub(super) fn merge_member(
 }
 
 /// Appends the items of `array` to a list that has some.
-fn push_items(list: &mut String, array: &str) {
+fn push_items(list: &mut Rope, array: &str) {
     let more = inside(array).trim_ascii();
     if !more.is_empty() {
-        list.push(',');
-        list.push_str(more);
+        list.push(b",");
+        list.push(more.as_bytes());
     }
+}
+
+fn rope(text: &str) -> Box<Rope> {
+    let mut rope = Box::<Rope>::default();
+    rope.push(text.as_bytes());
+    rope
 }
 
 fn index(item: &str) -> Option<u64> {

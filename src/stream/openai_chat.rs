@@ -4,6 +4,7 @@ use super::StreamError;
 use super::chunks::{Choice, Chunks, Replay};
 use super::merge::{Grown, Members};
 use super::raw::{inside, items, pieces, push_member, push_name};
+use super::sink::Sink;
 use crate::json::{self, Kind, Object};
 use crate::sse::SseEvent;
 
@@ -53,23 +54,24 @@ fn or_insert(members: &mut Members, name: &str, value: &str) {
 }
 
 /// The stream that gives `body`.
-pub(super) fn replay(body: &Object<'_>, include_usage: bool) -> Option<Vec<u8>> {
-    let mut replay = Replay::new(body, "chat.completion.chunk", "delta", include_usage);
+pub(super) fn replay(body: &Object<'_>, include_usage: bool, to: Sink) -> Option<Sink> {
+    let mut replay = Replay::new(body, "chat.completion.chunk", "delta", include_usage, to);
     for mut choice in Choice::all(body)? {
         let message = Object::parse(choice.members.get("message")?.as_bytes()).ok()?;
         replay.piece(&mut choice, &opening(&message));
-        texts(&mut replay, &mut choice, &message);
+        texts(&mut replay, &mut choice, &message, body.text().len());
         if let Some(call) = typed(&message, "function_call", Kind::Object) {
             let (opening, arguments) = opened(call)?;
             replay.piece(&mut choice, &object("function_call", &opening));
-            for piece in pieces(arguments) {
+            for piece in pieces(arguments, body.text().len()) {
                 let piece = object("arguments", &quoted(piece));
                 replay.piece(&mut choice, &object("function_call", &piece));
             }
         }
         if let Some(calls) = typed(&message, "tool_calls", Kind::Array) {
             for (index, call) in items(calls).ok()?.enumerate() {
-                tool_call(&mut replay, &mut choice, index, &Object::parse(call.as_bytes()).ok()?)?;
+                let call = Object::parse(call.as_bytes()).ok()?;
+                tool_call(&mut replay, &mut choice, index, &call, body.text().len())?;
             }
         }
         replay.end(choice, b"{}");
@@ -98,7 +100,7 @@ fn opening(message: &Object<'_>) -> Vec<u8> {
 }
 
 /// The texts: first whatever leads to the content (reasoning), as live ones do.
-fn texts(replay: &mut Replay<'_>, choice: &mut Choice<'_>, message: &Object<'_>) {
+fn texts(replay: &mut Replay<'_>, choice: &mut Choice<'_>, message: &Object<'_>, whole: usize) {
     let (answer, before): (Vec<_>, Vec<_>) = message
         .members()
         .iter()
@@ -106,7 +108,7 @@ fn texts(replay: &mut Replay<'_>, choice: &mut Choice<'_>, message: &Object<'_>)
         .partition(|member| matches!(&*member.name, "content" | "refusal"));
     let mut logprobs = choice.logprobs().is_some();
     for member in before {
-        for piece in pieces(inside(member.value)) {
+        for piece in pieces(inside(member.value), whole) {
             replay.piece(choice, &object(&member.name, &quoted(piece)));
         }
     }
@@ -116,7 +118,7 @@ fn texts(replay: &mut Replay<'_>, choice: &mut Choice<'_>, message: &Object<'_>)
             replay.piece_and_logprobs(choice, &object(&member.name, member.value.as_bytes()));
             continue;
         }
-        for piece in pieces(inside(member.value)) {
+        for piece in pieces(inside(member.value), whole) {
             replay.piece(choice, &object(&member.name, &quoted(piece)));
         }
     }
@@ -130,6 +132,7 @@ fn tool_call(
     choice: &mut Choice<'_>,
     index: usize,
     call: &Object<'_>,
+    whole: usize,
 ) -> Option<()> {
     let index = index.to_string();
     let mut begin = vec![b'{'];
@@ -146,7 +149,7 @@ fn tool_call(
     }
     begin.push(b'}');
     replay.piece(choice, &object("tool_calls", &in_array(&begin)));
-    for piece in pieces(arguments) {
+    for piece in pieces(arguments, whole) {
         let mut more = vec![b'{'];
         push_member(&mut more, "index", index.as_bytes());
         push_member(&mut more, "function", &object("arguments", &quoted(piece)));

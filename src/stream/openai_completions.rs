@@ -4,6 +4,7 @@ use super::StreamError;
 use super::chunks::{Choice, Chunks, Replay};
 use super::merge::Grown;
 use super::raw::{inside, pieces};
+use super::sink::Sink;
 use crate::json::{self, Kind, Object};
 use crate::sse::SseEvent;
 
@@ -29,15 +30,15 @@ impl State {
 }
 
 /// The stream that gives `body`.
-pub(super) fn replay(body: &Object<'_>, include_usage: bool) -> Option<Vec<u8>> {
-    let mut replay = Replay::new(body, "text_completion", "text", include_usage);
+pub(super) fn replay(body: &Object<'_>, include_usage: bool, to: Sink) -> Option<Sink> {
+    let mut replay = Replay::new(body, "text_completion", "text", include_usage, to);
     for mut choice in Choice::all(body)? {
         let text = choice.members.get("text").filter(|text| json::kind(text) == Kind::String)?;
         if choice.logprobs().is_some() {
             // They cannot be told apart by piece.
             replay.piece_and_logprobs(&mut choice, text.as_bytes());
         } else {
-            for piece in pieces(inside(text)) {
+            for piece in pieces(inside(text), body.text().len()) {
                 replay.piece(&mut choice, format!("\"{piece}\"").as_bytes());
             }
         }

@@ -42,13 +42,14 @@ pub(super) fn push_name(out: &mut Vec<u8>, name: &str) {
 
 /// A shorter text is not worth an event of its own.
 const MIN_PIECE: usize = 32;
-/// Each event costs some hundred bytes: a long text is not cut finer than this.
+/// Each event costs some hundred bytes: the texts of a long body are not cut finer than this.
 const MAX_PIECES: usize = 256;
 
 /// The inside of a string cut into what can be the inside of a string each:
-/// never within a character, an escape or a pair of surrogates.
-pub(super) fn pieces(inside: &str) -> impl Iterator<Item = &str> {
-    let size = inside.len().div_euclid(MAX_PIECES).max(MIN_PIECE);
+/// never within a character, an escape or a pair of surrogates. The string
+/// belongs to a body of `whole` bytes.
+pub(super) fn pieces(inside: &str, whole: usize) -> impl Iterator<Item = &str> {
+    let size = whole.div_euclid(MAX_PIECES).max(MIN_PIECE);
     let mut rest = inside;
     std::iter::from_fn(move || {
         let (piece, behind) = rest.split_at_checked(cut(rest, size))?;
@@ -103,7 +104,7 @@ mod tests {
             text.push_str(units[round * round % 7 + round % 4]);
         }
         for inside in ["", "short", &text] {
-            let cut: Vec<&str> = pieces(inside).collect();
+            let cut: Vec<&str> = pieces(inside, inside.len()).collect();
             assert_eq!(cut.concat(), inside);
             assert!(cut.len() <= MAX_PIECES);
             for piece in cut {

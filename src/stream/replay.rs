@@ -1,25 +1,27 @@
 //! What replaying the event streams of both `responses` and `messages` takes.
 
 use super::raw;
+use super::sink::Sink;
 use crate::json::{self, Kind, Object, ObjectWriter};
-use crate::sse;
 
 /// A stream of named events, being written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Events {
-    out: Vec<u8>,
+    out: Sink,
+    /// The length of the body that is replayed.
+    pub(super) whole: usize,
     numbered: bool,
     next: u64,
 }
 
 impl Events {
-    pub(super) fn new() -> Self {
-        Self::default()
+    pub(super) fn new(out: Sink, body: &Object<'_>) -> Self {
+        Self { out, whole: body.text().len(), numbered: false, next: 0 }
     }
 
     /// Every event tells its number.
-    pub(super) fn numbered() -> Self {
-        Self { numbered: true, ..Self::default() }
+    pub(super) fn numbered(out: Sink, body: &Object<'_>) -> Self {
+        Self { numbered: true, ..Self::new(out, body) }
     }
 
     /// Adds an event called `kind` with these members, whose values are JSON.
@@ -31,10 +33,10 @@ impl Events {
             self.next = self.next.saturating_add(1);
         }
         all.extend_from_slice(members);
-        sse::push_event(&mut self.out, Some(kind), object_of(all).as_bytes());
+        self.out.push_event(Some(kind), object_of(all).as_bytes());
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Sink {
         self.out
     }
 }

@@ -54,11 +54,16 @@ pub fn review(response: &str) -> Answer {
     Answer::json(200, format!(r#"{{"response":{response},"decisions":[{{"kind":"k"}}]}}"#))
 }
 
-/// Sends a request, in pieces as they come from a network.
+/// Sends a chat request, in pieces as they come from a network.
 pub fn send(host: &mut Host, body: &str) -> StreamId {
+    send_to(host, "/v1/chat/completions", body)
+}
+
+/// Sends a request to `path`.
+pub fn send_to(host: &mut Host, path: &str, body: &str) -> StreamId {
     let headers = [
         (":method", "POST"),
-        (":path", "/v1/chat/completions"),
+        (":path", path),
         (":authority", "llm.example"),
         ("content-type", "application/json"),
         ("authorization", "Bearer key"),

@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
-use super::{overlaid, required};
+use super::required;
 use crate::json::{self, Kind, Object};
+use crate::rope::Rope;
 use crate::stream::StreamError;
-use crate::stream::raw::{inside, object};
-use crate::stream::replay::{quoted, string};
+use crate::stream::raw::{inside, object, push_name};
+use crate::stream::replay::string;
 
 /// A block as it started, and what came since by the member it belongs to: the
 /// raw insides of strings and arrays, or a whole value.
 #[derive(Debug)]
 pub(super) struct Block {
     start: String,
-    grown: BTreeMap<&'static str, String>,
+    grown: BTreeMap<&'static str, Rope>,
 }
 
 impl Block {
@@ -27,23 +28,23 @@ impl Block {
     pub(super) fn grow(&mut self, delta: &Object<'_>) -> Result<(), StreamError> {
         let text = |name| string(required(delta, name)?).ok_or(StreamError::Unexpected);
         match required(delta, "type")? {
-            "\"text_delta\"" => self.grown("text").push_str(text("text")?),
-            "\"thinking_delta\"" => self.grown("thinking").push_str(text("thinking")?),
-            "\"input_json_delta\"" => self.grown("input").push_str(text("partial_json")?),
+            "\"text_delta\"" => self.grown("text").push(text("text")?.as_bytes()),
+            "\"thinking_delta\"" => self.grown("thinking").push(text("thinking")?.as_bytes()),
+            "\"input_json_delta\"" => self.grown("input").push(text("partial_json")?.as_bytes()),
             "\"citations_delta\"" => {
                 let citations = self.grown("citations");
                 if !citations.is_empty() {
-                    citations.push(',');
+                    citations.push(b",");
                 }
-                citations.push_str(required(delta, "citation")?);
+                citations.push(required(delta, "citation")?.as_bytes());
             }
             "\"signature_delta\"" => {
-                required(delta, "signature")?.clone_into(self.grown("signature"));
+                self.replace("signature", required(delta, "signature")?);
             }
             "\"compaction_delta\"" => {
                 for name in ["content", "encrypted_content"] {
                     if let Some(value) = delta.get(name) {
-                        value.clone_into(self.grown(name));
+                        self.replace(name, value);
                     }
                 }
             }
@@ -53,37 +54,42 @@ impl Block {
         Ok(())
     }
 
-    fn grown(&mut self, name: &'static str) -> &mut String {
+    fn grown(&mut self, name: &'static str) -> &mut Rope {
         self.grown.entry(name).or_default()
     }
 
-    /// The block with all that came.
-    pub(super) fn finish(&self) -> Result<String, StreamError> {
+    fn replace(&mut self, name: &'static str, value: &str) {
+        let mut rope = Rope::default();
+        rope.push(value.as_bytes());
+        self.grown.insert(name, rope);
+    }
+
+    /// About as long as the block is as JSON.
+    pub(super) fn len(&self) -> usize {
+        self.grown
+            .values()
+            .fold(self.start.len(), |sum, grown| sum.saturating_add(grown.len()).saturating_add(32))
+    }
+
+    /// Appends the block with all that came.
+    pub(super) fn write(self, out: &mut Vec<u8>) -> Result<(), StreamError> {
         let start = object(self.start.as_bytes())?;
-        let mut late = super::Late::new();
-        for (&name, grown) in &self.grown {
-            let before = start.get(name).filter(|before| json::kind(before) != Kind::Null);
-            let value = match name {
-                "text" | "thinking" => {
-                    let before = string(before.unwrap_or("\"\"")).ok_or(StreamError::Unexpected)?;
-                    quoted(&[before, grown].concat())
-                }
-                "citations" => {
-                    let before = before.unwrap_or("[]");
-                    if json::kind(before) != Kind::Array {
-                        return Err(StreamError::Unexpected);
-                    }
-                    let before = inside(before).trim_ascii();
-                    let comma = if before.is_empty() { "" } else { "," };
-                    ["[", before, comma, grown, "]"].concat()
-                }
-                "input" if grown.is_empty() => continue,
-                "input" => document(grown)?,
-                _ => grown.clone(),
-            };
-            late.insert(name.into(), value.into());
+        let mut grown = self.grown;
+        grown.retain(|&name, rope| name != "input" || !rope.is_empty());
+        out.push(b'{');
+        for member in start.members() {
+            push_name(out, &member.name);
+            match grown.remove(&*member.name) {
+                Some(rope) => write_grown(out, &member.name, Some(member.value), rope)?,
+                None => out.extend_from_slice(member.value.as_bytes()),
+            }
         }
-        overlaid(&start, late)
+        for (name, rope) in grown {
+            push_name(out, name);
+            write_grown(out, name, None, rope)?;
+        }
+        out.push(b'}');
+        Ok(())
     }
 
     /// The model that continues from here, as JSON, where the block says so.
@@ -94,9 +100,56 @@ impl Block {
     }
 }
 
+/// Appends a member's value: what it was `before`, and what came since.
+fn write_grown(
+    out: &mut Vec<u8>,
+    name: &str,
+    before: Option<&str>,
+    grown: Rope,
+) -> Result<(), StreamError> {
+    let was = before.filter(|before| json::kind(before) != Kind::Null);
+    match name {
+        "text" | "thinking" => {
+            let before = string(was.unwrap_or("\"\"")).ok_or(StreamError::Unexpected)?;
+            out.push(b'"');
+            out.extend_from_slice(before.as_bytes());
+            grown.write(out);
+            out.push(b'"');
+        }
+        "citations" => {
+            let before = was.unwrap_or("[]");
+            if json::kind(before) != Kind::Array {
+                return Err(StreamError::Unexpected);
+            }
+            let before = inside(before).trim_ascii();
+            out.push(b'[');
+            out.extend_from_slice(before.as_bytes());
+            if !before.is_empty() {
+                out.push(b',');
+            }
+            grown.write(out);
+            out.push(b']');
+        }
+        "input" => out.extend_from_slice(document(grown)?.as_bytes()),
+        _ => match before {
+            // Null never takes anything away.
+            Some(before) if grown == *b"null".as_slice() => {
+                out.extend_from_slice(before.as_bytes())
+            }
+            _ => grown.write(out),
+        },
+    }
+    Ok(())
+}
+
 /// The JSON text that a JSON string with this inside holds.
-fn document(inside: &str) -> Result<String, StreamError> {
-    let text: String = serde_json::from_str(&quoted(inside)).map_err(|_| StreamError::NotJson)?;
+fn document(inside: Rope) -> Result<String, StreamError> {
+    let mut quoted = Vec::with_capacity(inside.len().saturating_add(2));
+    quoted.push(b'"');
+    inside.write(&mut quoted);
+    quoted.push(b'"');
+    drop(inside);
+    let text: String = serde_json::from_slice(&quoted).map_err(|_| StreamError::NotJson)?;
     serde_json::from_str::<&RawValue>(&text).map_err(|_| StreamError::NotJson)?;
     Ok(text)
 }

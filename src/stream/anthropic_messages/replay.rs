@@ -1,8 +1,11 @@
 //! A message as the stream that would have brought it.
 
+use std::borrow::Cow;
+
 use crate::json::{self, Kind, Object};
 use crate::stream::raw::{items, pieces};
 use crate::stream::replay::{Events, object_of, objects, quoted, replaced, string};
+use crate::stream::sink::Sink;
 
 /// Members of the message that are known at its end only, with what stands for
 /// them before.
@@ -27,7 +30,7 @@ const FINAL_USAGE: [&str; 8] = [
 ];
 
 /// The stream of a message; `None` if `body` is none.
-pub(in crate::stream) fn replay(body: &Object<'_>) -> Option<Vec<u8>> {
+pub(in crate::stream) fn replay(body: &Object<'_>, to: Sink) -> Option<Sink> {
     if body.get("type") != Some("\"message\"") {
         return None;
     }
@@ -35,7 +38,7 @@ pub(in crate::stream) fn replay(body: &Object<'_>) -> Option<Vec<u8>> {
         body.get(name).filter(|value| json::kind(value) == Kind::String)?;
     }
     let usage = Object::parse(body.get("usage")?.as_bytes()).ok()?;
-    let mut events = Events::new();
+    let mut events = Events::new(to, body);
 
     let first_usage = replaced(&usage, &[("output_tokens", "1")]);
     // Live streams begin with the first token counted.
@@ -73,42 +76,59 @@ fn push_block(events: &mut Events, index: &str, block: &Object<'_>) -> Option<()
     let (start, deltas) = parts(block)?;
     let at = ("index", index);
     events.push("content_block_start", &[at, ("content_block", &replaced(block, &start))]);
-    for delta in deltas {
-        events.push("content_block_delta", &[at, ("delta", &delta)]);
+    let whole = events.whole;
+    let mut push = |delta: &str| events.push("content_block_delta", &[at, ("delta", delta)]);
+    for part in deltas {
+        match part {
+            Delta::Whole(delta) => push(&delta),
+            Delta::Pieces(kind, name, text) => {
+                for piece in pieces(string(&text)?, whole) {
+                    push(&delta(kind, name, &quoted(piece)));
+                }
+            }
+        }
     }
     events.push("content_block_stop", &[at]);
     Some(())
 }
 
-/// Members that start out empty, and the deltas that bring them.
-type Parts = (Vec<(&'static str, &'static str)>, Vec<String>);
+/// What grows a block.
+enum Delta<'a> {
+    Whole(String),
+    /// One delta of this type for each piece of a text, JSON, under this name.
+    Pieces(&'static str, &'static str, Cow<'a, str>),
+}
 
-fn parts(block: &Object<'_>) -> Option<Parts> {
+/// Members that start out empty, and the deltas that bring them.
+type Parts<'a> = (Vec<(&'static str, &'static str)>, Vec<Delta<'a>>);
+
+fn parts<'a>(block: &Object<'a>) -> Option<Parts<'a>> {
     let mut start = Vec::new();
     let mut deltas = Vec::new();
+    let text = |name| block.get(name).filter(|text| json::kind(text) == Kind::String);
     match block.get("type")? {
         "\"text\"" => {
             start.push(("text", EMPTY));
-            deltas.extend(texts("text_delta", "text", string(block.get("text")?)?));
+            deltas.push(Delta::Pieces("text_delta", "text", text("text")?.into()));
             // Null, or missing, where the model was given nothing to cite.
             let citations = block.get("citations").filter(|list| json::kind(list) != Kind::Null);
             if let Some(citations) = citations {
                 start.push(("citations", "[]"));
-                let citations = items(citations).ok()?;
-                deltas.extend(citations.map(|it| delta("citations_delta", "citation", it)));
+                let whole = |it| Delta::Whole(delta("citations_delta", "citation", it));
+                deltas.extend(items(citations).ok()?.map(whole));
             }
         }
         "\"thinking\"" => {
             start.extend([("thinking", EMPTY), ("signature", EMPTY)]);
-            let thinking = string(block.get("thinking")?)?;
-            deltas.extend(texts("thinking_delta", "thinking", thinking));
-            let signature = block.get("signature");
-            deltas.extend(signature.map(|it| delta("signature_delta", "signature", it)));
+            deltas.push(Delta::Pieces("thinking_delta", "thinking", text("thinking")?.into()));
+            let whole = |it| Delta::Whole(delta("signature_delta", "signature", it));
+            deltas.extend(block.get("signature").map(whole));
         }
         "\"compaction\"" => {
             start.extend([("content", "null"), ("encrypted_content", "null")]);
             let late = start.iter().filter_map(|&(name, _)| Some((name, block.get(name)?)));
-            deltas.push(object_of([("type", "\"compaction_delta\"")].into_iter().chain(late)));
+            let all = [("type", "\"compaction_delta\"")].into_iter().chain(late);
+            deltas.push(Delta::Whole(object_of(all)));
         }
         // Tool calls, the provider's own among them.
         _ => {
@@ -116,10 +136,11 @@ fn parts(block: &Object<'_>) -> Option<Parts> {
             if let Some(input) = input {
                 start.push(("input", "{}"));
                 // A live stream starts with an empty piece, and leaves it at that without input.
-                deltas.push(delta("input_json_delta", "partial_json", EMPTY));
-                let input = if json::is_empty(input) { "" } else { input };
-                let input = serde_json::to_string(input).ok()?;
-                deltas.extend(texts("input_json_delta", "partial_json", string(&input)?));
+                deltas.push(Delta::Whole(delta("input_json_delta", "partial_json", EMPTY)));
+                if !json::is_empty(input) {
+                    let input = serde_json::to_string(input).ok()?;
+                    deltas.push(Delta::Pieces("input_json_delta", "partial_json", input.into()));
+                }
             }
         }
     }
@@ -128,11 +149,6 @@ fn parts(block: &Object<'_>) -> Option<Parts> {
 
 fn delta(kind: &str, name: &str, value: &str) -> String {
     object_of([("type", &*quoted(kind)), (name, value)])
-}
-
-/// One delta for each piece of a text.
-fn texts(kind: &str, name: &str, text: &str) -> impl Iterator<Item = String> {
-    pieces(text).map(move |piece| delta(kind, name, &quoted(piece)))
 }
 
 /// A JSON string with nothing in it.

@@ -3,6 +3,7 @@
 use crate::json::{self, Kind, Object};
 use crate::stream::raw::pieces;
 use crate::stream::replay::{Events, objects, quoted, replaced, string};
+use crate::stream::sink::Sink;
 
 /// How an item that is no message and no reasoning is announced.
 struct Call {
@@ -76,7 +77,7 @@ const CALLS: [Call; 8] = [
 ];
 
 /// The stream of a response that ended; `None` if `body` is none.
-pub(in crate::stream) fn replay(body: &Object<'_>) -> Option<Vec<u8>> {
+pub(in crate::stream) fn replay(body: &Object<'_>, to: Sink) -> Option<Sink> {
     for name in ["id", "model"] {
         body.get(name).filter(|value| json::kind(value) == Kind::String)?;
     }
@@ -95,7 +96,7 @@ pub(in crate::stream) fn replay(body: &Object<'_>) -> Option<Vec<u8>> {
             ("incomplete_details", "null"),
         ],
     );
-    let mut events = Events::numbered();
+    let mut events = Events::numbered(to, body);
     events.push("response.created", &[("response", &started)]);
     events.push("response.in_progress", &[("response", &started)]);
     for (index, item) in objects(body.get("output")?)?.iter().enumerate() {
@@ -171,7 +172,7 @@ impl OpenItem<'_, '_> {
 
     /// The deltas of a text and the event that repeats it whole, under its own name.
     fn push_text(&mut self, event: &str, at: &[(&str, &str)], whole: (&str, &str)) -> Option<()> {
-        for piece in pieces(string(whole.1)?) {
+        for piece in pieces(string(whole.1)?, self.events.whole) {
             let delta = quoted(piece);
             self.push(&format!("{event}.delta"), &[at, &[("delta", &*delta)]].concat());
         }
@@ -220,7 +221,7 @@ impl OpenItem<'_, '_> {
             replaced(part, &[("text", "\"\""), ("annotations", "[]"), ("logprobs", "[]")]);
         self.push("content_part.added", &[at, ("part", &started)]);
         if json::is_empty(logprobs.1) {
-            for piece in pieces(string(text)?) {
+            for piece in pieces(string(text)?, self.events.whole) {
                 let delta = quoted(piece);
                 self.push("output_text.delta", &[at, ("delta", &delta), logprobs]);
             }
