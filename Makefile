@@ -40,7 +40,7 @@ check-node:
 
 .PHONY: rust-targets
 rust-targets: check-rust
-	@for target in wasm32-wasip1 $(EXTRA_TARGETS); do rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; done
+	@for target in wasm32-wasip1 wasm32-wasip2 $(EXTRA_TARGETS); do rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; done
 
 $(VENV)/.complete: integration/requirements.txt | check-python
 	rm -rf $(VENV)
@@ -56,10 +56,12 @@ $(WASM_BINDGEN_RUNNER): Cargo.lock | check-rust
 # --- Building --------------------------------------------------------------------
 
 .PHONY: build
-build: rust-targets ## Build dist/optimizer.wasm and dist/optimizer.meta.json
+build: rust-targets ## Build dist/optimizer.wasm, dist/optimizer.meta.json and dist/optimizer-component.wasm
 	$(CARGO) build $(LOCKED) -p optimizer-filter --target wasm32-wasip1 --profile wasm
+	$(CARGO) build $(LOCKED) -p optimizer-component --target wasm32-wasip2 --profile wasm
 	@mkdir -p dist
 	@cp $(TARGET)/wasm32-wasip1/wasm/optimizer_filter.wasm dist/optimizer.wasm
+	@cp $(TARGET)/wasm32-wasip2/wasm/optimizer_component.wasm dist/optimizer-component.wasm
 	@cp schema/optimizer.meta.json dist/optimizer.meta.json
 	@ls -l dist | tail -n +2
 
@@ -161,8 +163,9 @@ bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op
 lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, schema drift, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt $(EXT_PROC_MANIFEST) --check
-	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --exclude noop-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --exclude optimizer-component --exclude noop-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p optimizer-filter -p noop-filter --target wasm32-wasip1 -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p optimizer-component --target wasm32-wasip2 -- -D warnings
 	$(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
 
 .PHONY: deny

@@ -49,6 +49,15 @@ impl Target {
         target.filter(|target| target.path_prefix.is_empty() && !origin.ends_with('/'))
     }
 
+    /// The URL that it was read from, in one spelling.
+    pub fn url(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        format!("{scheme}://{}{}", self.authority, self.path_prefix)
+    }
+
     /// The path to ask for where the client asked for `path`.
     pub fn path(&self, path: &str) -> String {
         format!("{}{path}", self.path_prefix)

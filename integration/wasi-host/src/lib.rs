@@ -1,0 +1,187 @@
+//! A `wasi:http` host: wasmtime with its own implementation of WASI, as `wasmtime serve` is.
+
+mod log;
+
+use std::sync::{Arc, Mutex};
+
+use hyper::body::{Body, Bytes};
+use hyper::{Request, Response};
+use wasmtime::component::{Component, Linker, ResourceTable};
+use wasmtime::{
+    Cache, CacheConfig, Config, Engine, Error, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Store,
+};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+
+pub use crate::log::Log;
+use crate::log::Tagged;
+
+/// What an instance has of its own.
+pub struct State {
+    table: ResourceTable,
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    hooks: Option<Box<dyn WasiHttpHooks>>,
+    /// The call that it serves, for the log.
+    call: Arc<Mutex<String>>,
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let hooks: &mut dyn WasiHttpHooks = match &mut self.hooks {
+            Some(hooks) => &mut **hooks,
+            None => Default::default(),
+        };
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks }
+    }
+}
+
+/// What each instance gets: its WASI, and what stands in for the network.
+pub type Equip = dyn Fn(&mut WasiCtxBuilder) -> Option<Box<dyn WasiHttpHooks>> + Send + Sync;
+
+type Instance = (Store<State>, Proxy);
+
+/// A host that runs one component.
+#[derive(Clone)]
+pub struct Host {
+    component: ProxyPre<State>,
+    command: CommandPre<State>,
+    equip: Arc<Equip>,
+    log: Arc<Log>,
+    /// Instances that have served a call and wait for the next one.
+    idle: Option<Arc<Mutex<Vec<Instance>>>>,
+}
+
+impl Host {
+    /// Compiles a component. Each call gets an instance of its own; with `reuse`, one that
+    /// has served its call.
+    ///
+    /// # Errors
+    /// The file is no component, or imports what this host has not.
+    pub fn load(path: &str, reuse: bool, equip: Box<Equip>, log: Box<Log>) -> Result<Self, Error> {
+        let engine = engine()?;
+        let component = Component::from_file(&engine, path)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        let ready = linker.instantiate_pre(&component)?;
+        Ok(Self {
+            component: ProxyPre::new(ready.clone())?,
+            command: CommandPre::new(ready)?,
+            equip: equip.into(),
+            log: log.into(),
+            idle: reuse.then(Arc::default),
+        })
+    }
+
+    /// Lets the component check its configuration; whether it is taken.
+    ///
+    /// # Errors
+    /// It trapped.
+    pub async fn check(&self) -> Result<bool, Error> {
+        let mut store = self.store();
+        let command = self.command.instantiate_async(&mut store).await?;
+        Ok(command.wasi_cli_run().call_run(&mut store).await?.is_ok())
+    }
+
+    fn store(&self) -> Store<State> {
+        let mut wasi = WasiCtx::builder();
+        let call = Arc::default();
+        wasi.stderr(Tagged { call: Arc::clone(&call), log: self.log.clone() });
+        let hooks = (self.equip)(&mut wasi);
+        let state = State {
+            table: ResourceTable::new(),
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            hooks,
+            call,
+        };
+        Store::new(self.component.engine(), state)
+    }
+
+    async fn instance(&self) -> Result<Instance, Error> {
+        let idle = self.idle.as_ref().and_then(|idle| idle.lock().ok()?.pop());
+        if let Some(instance) = idle {
+            return Ok(instance);
+        }
+        let mut store = self.store();
+        let proxy = self.component.instantiate_async(&mut store).await?;
+        Ok((store, proxy))
+    }
+
+    /// Serves one request. The component goes on running after it has answered.
+    ///
+    /// # Errors
+    /// It trapped, or gave no answer.
+    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<HyperOutgoingBody>, Error>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<wasmtime_wasi_http::Error>,
+    {
+        let (mut store, proxy) = self.instance().await?;
+        if let Ok(mut call) = store.data_mut().call.lock() {
+            let case = request.headers().get("x-case").and_then(|case| case.to_str().ok());
+            *call = case.unwrap_or_default().to_owned();
+        }
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
+        let out = store.data_mut().http().new_response_outparam(sender)?;
+        let idle = self.idle.clone();
+        let call = tokio::task::spawn(async move {
+            proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await?;
+            if let Some(mut idle) = idle.as_ref().and_then(|idle| idle.lock().ok()) {
+                idle.push((store, proxy));
+            }
+            Ok::<_, Error>(())
+        });
+        let call = async {
+            match call.await {
+                Ok(ended) => ended,
+                Err(error) => Err(error.into()),
+            }
+        };
+        match receiver.await {
+            Ok(Ok(response)) => {
+                tokio::task::spawn(async {
+                    if let Err(error) = call.await {
+                        eprintln!("trapped: {error:?}");
+                    }
+                });
+                Ok(response)
+            }
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => {
+                call.await.map_err(|error| error.context("trapped"))?;
+                Err(Error::msg("no answer"))
+            }
+        }
+    }
+}
+
+/// Like that of `wasmtime serve`: instances come from a pool, where the machine has the address space.
+fn engine() -> Result<Engine, Error> {
+    let mut config = Config::new();
+    let beside = std::env::current_exe().ok();
+    if let Some(directory) = beside.and_then(|exe| Some(exe.parent()?.join("wasm-cache"))) {
+        let mut cache = CacheConfig::new();
+        cache.with_directory(directory);
+        config.cache(Cache::new(cache).ok());
+    }
+    let pool = PoolingAllocationConfig::default();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config).or_else(|_| {
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })
+}

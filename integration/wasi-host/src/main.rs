@@ -1,0 +1,73 @@
+//! Serves the component over HTTP/1.1, as `wasmtime serve` does.
+//!
+//! `wasi-host COMPONENT ADDRESS [--reuse] [--unchecked] [--dir HOST::GUEST] [NAME=VALUE…]`: the variables are the component's
+//! environment. `--reuse`: instances serve call after call. `--unchecked`: starts with a wrong configuration too. Says `listening on ADDRESS` on standard output.
+
+use std::io::Write as _;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use tokio::net::TcpListener;
+use wasi_host::Host;
+use wasmtime::{Error, Result};
+use wasmtime_wasi::FsPerms;
+use wasmtime_wasi_http::io::TokioIo;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = |what| arguments.next().ok_or_else(|| Error::msg(format!("missing: {what}")));
+    let (component, address) = (next("the component")?, next("the address")?);
+    let (mut environment, mut directories) = (Vec::new(), Vec::new());
+    let (mut reuse, mut check) = (false, true);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--reuse" => reuse = true,
+            "--unchecked" => check = false,
+            "--dir" => {
+                let pair = arguments.next().unwrap_or_default();
+                let pair = pair.split_once("::").map(|(a, b)| (a.to_owned(), b.to_owned()));
+                directories.push(pair.ok_or_else(|| Error::msg("--dir HOST::GUEST"))?);
+            }
+            variable => {
+                let pair = variable.split_once('=').map(|(a, b)| (a.to_owned(), b.to_owned()));
+                environment.push(pair.ok_or_else(|| Error::msg(format!("{variable}?")))?);
+            }
+        }
+    }
+    let equip = move |wasi: &mut wasmtime_wasi::WasiCtxBuilder| {
+        wasi.inherit_stdout().envs(&environment);
+        for (host, guest) in &directories {
+            let opened = wasi.preopened_dir(host, guest, FsPerms::ReadOnly);
+            opened.inspect_err(|error| eprintln!("{host}: {error}")).ok();
+        }
+        None
+    };
+    let log = |call: &str, line: &str| eprintln!("{call} {line}");
+    let host = Host::load(&component, reuse, Box::new(equip), Box::new(log))?;
+    if check && !host.check().await? {
+        return Err(Error::msg("the configuration is refused"));
+    }
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    loop {
+        let (client, _) = listener.accept().await?;
+        let _ = client.set_nodelay(true);
+        let host = host.clone();
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let host = host.clone();
+                async move {
+                    let answered = host.handle(request).await;
+                    answered.inspect_err(|error| eprintln!("no answer: {error:?}"))
+                }
+            });
+            // A client that leaves is no error of ours.
+            let _ = http1::Builder::new()
+                .pipeline_flush(true)
+                .serve_connection(TokioIo::new(client), service)
+                .await;
+        });
+    }
+}
