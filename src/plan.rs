@@ -151,21 +151,14 @@ impl Plan {
         if !can.total_timeout {
             notes.push("optimizer.timeout_ms: for each step of a callout, not for all".to_owned());
         }
-        if !can.outlives_calls {
-            if hooks.cache && hooks.request && cache.serve == Serve::Proven {
-                notes.push(format!(
-                    "on {} proofs do not outlive an instance, which may serve a single call: \
-                     cache.serve \"proven\" hardly ever serves a hit; \"authenticated\" and \"anyone\" do",
-                    host.name()
-                ));
-            }
-            if config.breaker.failures.get() > 0 {
-                notes.push(format!(
-                    "on {} the breaker does not outlive an instance either: while the optimizer \
-                     fails, each call may wait for optimizer.timeout_ms",
-                    host.name()
-                ));
-            }
+        if !can.outlives_calls && hooks.cache && hooks.request && cache.serve == Serve::Proven {
+            notes.push(
+                "proofs: per instance, which may serve a single call: hits need cache.serve authenticated or anyone"
+                    .to_owned(),
+            );
+        }
+        if !can.outlives_calls && config.breaker.failures.get() > 0 {
+            notes.push("breaker: per instance, which may serve a single call".to_owned());
         }
         hooks.response &= can.hold_response;
         hooks.stream_response &= hooks.response;
@@ -240,6 +233,19 @@ impl Plan {
     /// Whether bodies that the host shows with the headers are wanted then.
     pub fn wants_early_bodies(&self) -> bool {
         self.can().replace_request == Replace::Early && self.kong_transform && self.hooks.request
+    }
+
+    /// What to tell the operator at start, in one line.
+    pub fn introduction(&self) -> String {
+        let mut line = format!("ready on {}, asking {}", self.host.name(), self.upstream);
+        if let Some(provider) = &self.provider {
+            line = format!("{line} for {}", provider.url());
+        }
+        for note in &self.notes {
+            line.push_str("; ");
+            line.push_str(note);
+        }
+        line
     }
 
     /// What the operator should know at start.
@@ -623,7 +629,9 @@ mod tests {
     #[test]
     fn what_the_host_cannot_do_is_noted_once() {
         let json = |more| format!(r#"{{"optimizer":{{"upstream":"o:1"}}{more}}}"#);
-        assert!(compile(&json(""), Host::Envoy).unwrap().notes().is_empty());
+        let envoy = compile(&json(""), Host::Envoy).unwrap();
+        assert!(envoy.notes().is_empty());
+        assert_eq!(envoy.introduction(), "ready on envoy, asking o:1");
         let notes = |more| compile(&json(more), Host::Kong).unwrap().notes().join("|");
         assert!(notes("").contains("request transforms: switched off (kong.transform)|response hook: not possible on this host|"));
         assert!(

@@ -72,14 +72,10 @@ impl RootContext for Root {
         match plan(&json) {
             Ok(plan) => {
                 set_log_level(plan.host());
-                let ready = format!(
-                    "optimizer: ready on {}, asking {}",
-                    plan.host().name(),
-                    plan.upstream()
-                );
+                let ready = plan.introduction();
                 match plan.notes() {
-                    [] => info!("{ready}"),
-                    notes => warn!("{ready}; {}", notes.join("; ")),
+                    [] => info!("optimizer: {ready}"),
+                    _ => warn!("optimizer: {ready}"),
                 }
                 let vm = Rc::new(Vm::new(Adapter::new(plan, seed())));
                 self.vm = Some(vm.clone());

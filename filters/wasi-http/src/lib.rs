@@ -46,7 +46,7 @@ impl run::Guest for Component {
     /// Checks the configuration, and says what the operator should know.
     fn run() -> Result<(), ()> {
         VM.with(|vm| match vm {
-            Ok(vm) => vm.introduce(),
+            Ok(vm) => vm::say(&vm.adapter.borrow().plan().introduction()),
             Err(error) => vm::say(error),
         });
         VM.with(|vm| vm.as_ref().map(|_| ()).map_err(|_| ()))

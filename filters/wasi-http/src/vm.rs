@@ -48,17 +48,6 @@ impl Vm {
         })
     }
 
-    /// Tells the operator what the instance does.
-    pub fn introduce(&self) {
-        let adapter = self.adapter.borrow();
-        let plan = adapter.plan();
-        for note in plan.notes() {
-            say(note);
-        }
-        let (host, provider) = (plan.host().name(), self.provider.url());
-        say(&format!("ready on {host}, asking {} for {provider}", plan.upstream()));
-    }
-
     /// Carries out an effect that belongs to no call.
     pub fn carry_out(&self, effect: &Effect) {
         match effect {
