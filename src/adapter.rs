@@ -18,8 +18,6 @@ use crate::watch::Watch;
 
 /// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
 const MAX_QUEUED: usize = 256;
-/// Of them under way at a time at most.
-const MAX_IN_FLIGHT: usize = 32;
 /// Of them sent by one tick at most.
 const MAX_PER_TICK: usize = 8;
 /// Once they come to so many bytes, the others wait for the next tick: each is
@@ -27,6 +25,9 @@ const MAX_PER_TICK: usize = 8;
 const MAX_BYTES_PER_TICK: u64 = 128 * 1024;
 /// Time-out of a callout that nobody waits for.
 const QUEUED_TIMEOUT: Duration = Duration::from_secs(5);
+/// One of whose end nothing was heard for so long is not waited for: some versions of Kong's
+/// runtime do not tell that a callout failed.
+const LOST_AFTER: Duration = Duration::from_secs(60);
 /// Nothing in the answer to one is of interest.
 const MAX_QUEUED_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -113,15 +114,18 @@ impl Adapter {
     /// Time has passed after [`Effect::WakeUp`]: sends what waits. `now` is the
     /// time since the Unix epoch.
     pub fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        self.give_up(now, effects);
+        let most = self.plan.can().background_callouts;
         let mut sent: u64 = 0;
         for _ in 0..MAX_PER_TICK {
-            if self.in_flight.len() >= MAX_IN_FLIGHT || sent >= MAX_BYTES_PER_TICK {
+            if self.in_flight.len() >= most || sent >= MAX_BYTES_PER_TICK {
                 break;
             }
             let Some(Queued { kind, trace, body }) = self.pop() else {
                 break;
             };
             sent = sent.saturating_add(length(&body));
+            let trace = if most > 1 { trace } else { Trace::new() };
             let mut callout = self.callout(kind, &trace, body.join().into());
             callout.timeout = QUEUED_TIMEOUT;
             callout.max_answer_bytes = MAX_QUEUED_ANSWER_BYTES;
@@ -133,6 +137,18 @@ impl Adapter {
             self.awake = false;
             effects.push(Effect::Sleep);
         }
+    }
+
+    /// Forgets callouts of whose end the host said nothing.
+    fn give_up(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        self.in_flight.retain(|_, &mut (kind, since)| {
+            let took = now.saturating_sub(since);
+            let waits = took < LOST_AFTER;
+            if !waits {
+                measure_callout(kind, CalloutResult::Abandoned, took, effects);
+            }
+            waits
+        });
     }
 
     /// A callout sent by [`Adapter::tick`] has ended.

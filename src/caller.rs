@@ -1,6 +1,7 @@
 //! Who calls: what stands for the credentials, kept only as hashes, and whether
 //! the provider is known to accept them.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -31,7 +32,7 @@ pub(crate) struct Caller {
 impl Caller {
     pub(crate) fn new(plan: &Plan, dialect: Dialect, head: RequestHead<'_>) -> Self {
         let headers = head.headers;
-        let upstream = head.upstream.or(headers.get(":authority")).unwrap_or_default();
+        let upstream = upstream(head);
         let attribution = plan.trusted.iter().filter_map(|trusted| match &trusted.source {
             Source::Header(name) => Some(&**name),
             Source::Property(_) => None,
@@ -43,7 +44,7 @@ impl Caller {
             .any(|name| headers.repeats(name));
         let trusted = if ambiguous { Vec::new() } else { metadata::trusted(plan, head) };
 
-        let mut hash = Sha256::new_with_prefix(upstream);
+        let mut hash = Sha256::new_with_prefix(&upstream);
         match &plan.scope {
             Scope::Attribution(name) if trusted.iter().any(|(other, _)| other == name) => {
                 for (_, value) in trusted.iter().filter(|(other, _)| other == name) {
@@ -57,7 +58,7 @@ impl Caller {
 
         let mut hash = Sha256::new_with_prefix(dialect.endpoint());
         hash.update([0]);
-        hash.update(upstream);
+        hash.update(&upstream);
         hash.update([0]);
         credentials(&mut hash, head);
         Self {
@@ -72,6 +73,17 @@ impl Caller {
             proof: ProofKey(hash.finalize().into()),
         }
     }
+}
+
+/// What stands for the provider: the host's name for it. A host that has none yet may choose by
+/// anything that this call was sent to.
+fn upstream(head: RequestHead<'_>) -> Cow<'_, [u8]> {
+    let named = head.upstream.map(Cow::Borrowed);
+    named.unwrap_or_else(|| {
+        let part = |name| head.headers.get(name).unwrap_or_default();
+        let path = part(":path").split(|&byte| byte == b'?').next().unwrap_or_default();
+        Cow::Owned([part(":authority"), part("host"), path].join(&b' '))
+    })
 }
 
 fn credentials(hash: &mut Sha256, head: RequestHead<'_>) {
@@ -194,6 +206,30 @@ mod tests {
         }
         let again = caller("", "a", &[("AUTHORIZATION", "k"), ("x-other", "1")]);
         assert_eq!((base.proof, base.metadata), (again.proof, again.metadata));
+    }
+
+    #[test]
+    fn without_a_name_for_the_provider_a_proof_holds_for_one_address() {
+        let json = r#"{"optimizer":{"upstream":"o:1"}}"#;
+        let plan = Plan::compile(Config::parse(json.as_bytes()).unwrap(), Host::Kong, |_| None);
+        let plan = plan.unwrap();
+        let at = |authority: &str, host: &str, path: &str| {
+            let fields = [(":authority", authority), ("host", host), (":path", path)];
+            let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            let head = RequestHead {
+                headers: Headers::new(&fields),
+                truncated: false,
+                upstream: None,
+                properties: &[],
+                end_of_stream: false,
+            };
+            Caller::new(&plan, Dialect::OpenAiChat, head).proof
+        };
+        let base = at("a", "h", "/p");
+        assert_eq!(base, at("a", "h", "/p?q=1"));
+        for other in [at("b", "h", "/p"), at("a", "i", "/p"), at("a", "h", "/q/p")] {
+            assert_ne!(base, other);
+        }
     }
 
     #[test]

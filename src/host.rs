@@ -38,6 +38,7 @@ impl Host {
                 outlives_calls: true,
                 properties: true,
                 metrics_may_fail: false,
+                background_callouts: 32,
             },
             Host::Kong => Capabilities {
                 replace_request: Replace::Early,
@@ -52,6 +53,7 @@ impl Host {
                 outlives_calls: true,
                 properties: true,
                 metrics_may_fail: true,
+                background_callouts: 1,
             },
             Host::WasiHttp => Capabilities {
                 replace_request: Replace::Held,
@@ -66,6 +68,7 @@ impl Host {
                 outlives_calls: false,
                 properties: false,
                 metrics_may_fail: false,
+                background_callouts: 32,
             },
         }
     }
@@ -99,6 +102,9 @@ pub struct Capabilities {
     pub properties: bool,
     /// Refuse a metric in such a way that the VM ends: better at start, then, than in the middle of a call.
     pub metrics_may_fail: bool,
+    /// So many callouts that nobody waits for at a time. Where it is one, each leaves a little
+    /// of the host's memory behind for good, its headers above all.
+    pub background_callouts: usize,
 }
 
 /// Which requests' bodies a host can replace once the optimizer has answered.

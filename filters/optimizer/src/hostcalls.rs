@@ -15,7 +15,6 @@ mod abi {
     //! Proxy-Wasm ABI 0.2.1, with statuses as plain numbers: hosts answer with
     //! statuses that the SDK's enum does not know.
     unsafe extern "C" {
-        pub fn proxy_get_log_level(level: *mut u32) -> u32;
         pub fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub fn proxy_get_buffer_bytes(
@@ -108,14 +107,6 @@ unsafe fn owned(data: *mut u8, size: usize) -> Vec<u8> {
     }
     // SAFETY: by contract an allocation of exactly `size` bytes that nobody else owns.
     unsafe { Vec::from_raw_parts(data, size, size) }
-}
-
-/// The level from which on the host shows log lines, 0 (trace) to 5 (critical).
-pub fn log_level() -> u32 {
-    let mut level = 2;
-    // SAFETY: the pointer is valid for the call.
-    unsafe { abi::proxy_get_log_level(&mut level) };
-    level
 }
 
 /// The time since the Unix epoch.

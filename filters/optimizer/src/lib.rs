@@ -21,7 +21,8 @@ mod vm;
 use proxy_wasm::types::LogLevel;
 
 proxy_wasm::main! {{
-    // The host's own level cannot be asked for yet: hosts restrict calls from here.
+    // The host filters by its own level. It cannot be asked for: to Kong's runtime the function that
+    // does is another, and a module that imports it does not load.
     proxy_wasm::set_log_level(LogLevel::Info);
     proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
 }}

@@ -11,7 +11,7 @@ use optimizer_core::effect::Effect;
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType, LogLevel};
+use proxy_wasm::types::{BufferType, ContextType};
 
 use crate::hostcalls;
 use crate::stream::Stream;
@@ -71,7 +71,6 @@ impl RootContext for Root {
         };
         match plan(&json) {
             Ok(plan) => {
-                set_log_level(plan.host());
                 let ready = plan.introduction();
                 match plan.notes() {
                     [] => info!("optimizer: {ready}"),
@@ -105,21 +104,6 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// Follows the host's own level, where it can be asked: Kong's runtime ends the VM for
-/// asking, and filters by itself.
-fn set_log_level(host: Host) {
-    if host == Host::Kong {
-        return;
-    }
-    proxy_wasm::set_log_level(match hostcalls::log_level() {
-        0 => LogLevel::Trace,
-        1 => LogLevel::Debug,
-        2 => LogLevel::Info,
-        3 => LogLevel::Warn,
-        _ => LogLevel::Error,
-    });
 }
 
 /// A random number; the hasher's keys come from the host's random source.

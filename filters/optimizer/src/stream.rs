@@ -116,6 +116,9 @@ impl State {
             Effect::SetHeader(side, name, value) => {
                 hostcalls::set_header(header_map(side), name, &value);
             }
+            Effect::RemoveHeader(Side::Request, name) if vm.host == Host::Kong => {
+                kong::empty_request_header(&name);
+            }
             Effect::RemoveHeader(side, name) => hostcalls::remove_header(header_map(side), &name),
             Effect::ReplaceBody(side, body) => {
                 hostcalls::replace_buffer(body_buffer(side), 0, &body);
@@ -214,7 +217,7 @@ impl State {
         let fields = hostcalls::pairs(&map);
         let headers = Headers::new(&fields);
         self.upstream = match vm.host {
-            Host::Kong => Some(kong::upstream(headers)),
+            Host::Kong => kong::upstream(),
             _ => hostcalls::property(&UPSTREAM).ok(),
         };
         let upstream = self.upstream.clone();

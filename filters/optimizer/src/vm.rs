@@ -17,8 +17,6 @@ use crate::hostcalls;
 
 /// How often write-backs that wait are looked after, in milliseconds.
 const TICK_MS: u32 = 10;
-/// The same where the timer cannot be stopped.
-const STEADY_TICK_MS: u32 = 20;
 
 /// The adapter of one VM and the host's ids of its metrics. The cells are
 /// borrowed between host calls only, so that no callback can meet a borrow.
@@ -44,7 +42,7 @@ impl Vm {
     /// end the VM, for a timer set by a stream or set again, and for a metric it has no room for.
     pub fn start(&self) {
         if self.host == Host::Kong {
-            hostcalls::set_tick_period(STEADY_TICK_MS);
+            hostcalls::set_tick_period(TICK_MS);
         }
         if self.adapter.borrow().plan().can().metrics_may_fail {
             for metric in Metric::all() {
