@@ -96,8 +96,8 @@ reasons! {
     TransformTooDeep = "transform_too_deep",
     /// A transform, on Kong without `kong.transform`.
     TransformSwitchedOff = "transform_switched_off",
-    /// A transform of a body that the host cannot replace (Kong: nothing read it before the module).
-    TransformTooLate = "transform_too_late",
+    /// A transform of a body that the host cannot replace (Kong: nothing read it and set it anew before the module).
+    TransformUnprepared = "transform_unprepared",
     /// The transformed body is larger than the host may be given.
     TransformTooLarge = "transform_too_large",
     /// A hit, for a caller who may not be answered from the cache.

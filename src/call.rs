@@ -33,6 +33,8 @@ pub(crate) struct Call {
     /// The client gets `x-anyray-optimization`.
     pub(crate) wants_decisions: bool,
     pub(crate) has_content_length: bool,
+    /// The one length that its headers tell of its body.
+    pub(crate) length: Option<u64>,
     /// A JSON `POST`, whatever else may be wrong with it.
     pub(crate) is_llm_call: bool,
     /// `model` of the request, as JSON.
@@ -82,6 +84,7 @@ impl Call {
                 DecisionsHeader::Never => false,
             },
             has_content_length: headers.has("content-length"),
+            length: headers.content_length().filter(|_| !headers.has("transfer-encoding")),
             no_cache: headers.cache_control("no-cache"),
             no_store: headers.cache_control("no-store"),
             body: BodyFacts::default(),

@@ -64,7 +64,7 @@ pub enum Body<'a> {
     /// Held: all of the body.
     Whole(Bytes),
     /// Held: all of the body, shown while the request's headers are handed in. Follows
-    /// on `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
+    /// `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
     Early(Bytes),
     /// Held: the body has ended, and the host cannot hand it over.
     Unreadable,

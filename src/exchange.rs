@@ -76,7 +76,8 @@ enum Request {
     },
     /// The request was held in vain and let go at this time.
     LetGo(Duration),
-    /// The optimizer is being asked about `body`. `early`: the host showed it with the headers.
+    /// The optimizer is being asked about `body`. `early`: the host showed it with the headers,
+    /// and their `content-length` is its own.
     Asking {
         asked: Asked,
         body: Bytes,

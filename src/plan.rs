@@ -220,12 +220,13 @@ impl Plan {
         &self.properties
     }
 
-    /// Whether a request's body can be transformed. `early`: the host showed it with the headers.
+    /// Whether a request's body can be transformed. `early`: the host showed it with the headers,
+    /// and their `content-length` is its own: whoever read it before set it anew.
     pub(crate) fn may_transform(&self, early: bool) -> Result<(), Bypass> {
         match self.can().replace_request {
             Replace::Held => Ok(()),
             Replace::Early if !self.kong_transform => Err(Bypass::TransformSwitchedOff),
-            Replace::Early if !early => Err(Bypass::TransformTooLate),
+            Replace::Early if !early => Err(Bypass::TransformUnprepared),
             Replace::Early => Ok(()),
         }
     }

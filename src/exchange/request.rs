@@ -127,10 +127,13 @@ impl Active {
                 Ok(()) => return,
                 Err(reason) => reason,
             },
-            Body::Early(body) => match self.read_request(turn, body, bound, true) {
-                Ok(()) => return,
-                Err(reason) => reason,
-            },
+            Body::Early(body) => {
+                let early = self.call.length == u64::try_from(body.len()).ok();
+                match self.read_request(turn, body, bound, early) {
+                    Ok(()) => return,
+                    Err(reason) => reason,
+                }
+            }
             Body::Unreadable => Bypass::RequestUnreadable,
             Body::Chunk(_) | Body::End => return,
         };

@@ -133,13 +133,12 @@ pub fn buffer(buffer: BufferType, max_size: usize) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces a buffer from `start` to its end; whether the host did it.
-pub fn replace_buffer(buffer: BufferType, start: usize, bytes: &[u8]) -> bool {
+/// Replaces a buffer from `start` to its end.
+pub fn replace_buffer(buffer: BufferType, start: usize, bytes: &[u8]) {
     // SAFETY: the pointers are valid for the call.
-    let status = unsafe {
-        abi::proxy_set_buffer_bytes(buffer as u32, start, usize::MAX, bytes.as_ptr(), bytes.len())
-    };
-    status == OK
+    unsafe {
+        abi::proxy_set_buffer_bytes(buffer as u32, start, usize::MAX, bytes.as_ptr(), bytes.len());
+    }
 }
 
 /// Headers as the ABI serialises them; see [`pairs`].

@@ -2,7 +2,7 @@
 //! Kong around it or without, may be asked for here.
 
 use optimizer_core::headers::Headers;
-use proxy_wasm::types::MapType;
+use proxy_wasm::types::{BufferType, MapType};
 
 use crate::hostcalls;
 
@@ -26,5 +26,22 @@ pub fn empty_request_header(name: &str) {
     let map = hostcalls::header_map(MapType::HttpRequestHeaders);
     if !Headers::new(&hostcalls::pairs(&map)).repeats(name) {
         hostcalls::set_header(MapType::HttpRequestHeaders, name, "");
+    }
+}
+
+/// Replaces all of the request's body but its first byte.
+///
+/// Where nothing of the first of nginx's buffers remained, and where there are several, it would
+/// hand buffers of the request to a list that outlives it, and crash. The last bytes are written
+/// one by one because each such write takes one from that list again.
+pub fn replace_request_body(rest: &[u8]) {
+    const TAKEN_BACK: usize = 5;
+    let (bulk, last) =
+        rest.split_at_checked(rest.len().saturating_sub(TAKEN_BACK).max(1)).unwrap_or((rest, &[]));
+    let writes = std::iter::once(bulk).chain(last.chunks(1));
+    let mut end: usize = 1;
+    for bytes in writes {
+        hostcalls::replace_buffer(BufferType::HttpRequestBody, end, bytes);
+        end = end.saturating_add(bytes.len());
     }
 }

@@ -168,7 +168,7 @@ impl State {
     fn body(&mut self, side: Side, size: usize, end: bool) -> Action {
         let during = Some(side);
         if let (Side::Request, Some(rest)) = (side, self.rest.take()) {
-            hostcalls::replace_buffer(body_buffer(side), 1, &rest);
+            kong::replace_request_body(&rest);
         }
         if self.message(side).flow == Flow::Hold {
             self.message(side).held = size;

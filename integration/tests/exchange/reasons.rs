@@ -141,7 +141,7 @@ fn case(reason: Bypass) -> Case {
             Script::chat_with(tools)
                 .transform(&tools.replace(r#""tools":[{"type":"function"}],"#, "")),
         ),
-        Bypass::TransformSwitchedOff | Bypass::TransformTooLate => {
+        Bypass::TransformSwitchedOff | Bypass::TransformUnprepared => {
             Unreachable("Envoy replaces every body that it holds")
         }
         Bypass::TransformTooLarge => {
