@@ -63,8 +63,8 @@ pub enum Body<'a> {
     Held(usize),
     /// Held: all of the body.
     Whole(Bytes),
-    /// Held: all of the body, shown while the request's headers are handed in. Follows
-    /// `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
+    /// Held: all of the body, shown while the request's headers are handed in, and such that
+    /// it can be replaced. Follows `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
     Early(Bytes),
     /// Held: the body has ended, and the host cannot hand it over.
     Unreadable,

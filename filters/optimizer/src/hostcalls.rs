@@ -133,6 +133,14 @@ pub fn buffer(buffer: BufferType, max_size: usize) -> Option<Vec<u8>> {
     }
 }
 
+/// Asks for one byte of a buffer and leaves it where the host puts it; whether there is one.
+pub fn touch_buffer(buffer: BufferType) -> bool {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call.
+    let status = unsafe { abi::proxy_get_buffer_bytes(buffer as u32, 0, 1, &mut data, &mut size) };
+    status == OK
+}
+
 /// Replaces a buffer from `start` to its end.
 pub fn replace_buffer(buffer: BufferType, start: usize, bytes: &[u8]) {
     // SAFETY: the pointers are valid for the call.

@@ -4,7 +4,7 @@
 use optimizer_core::headers::Headers;
 use proxy_wasm::types::{BufferType, MapType};
 
-use crate::hostcalls;
+use crate::{allocator, hostcalls};
 
 /// Kong's name for the provider that a call is routed to: its service. A plain nginx has none.
 pub fn upstream() -> Option<Vec<u8>> {
@@ -27,6 +27,21 @@ pub fn empty_request_header(name: &str) {
     if !Headers::new(&hostcalls::pairs(&map)).repeats(name) {
         hostcalls::set_header(MapType::HttpRequestHeaders, name, "");
     }
+}
+
+/// Whether nginx has the request's body, of `size` bytes, in one buffer, as it does where Lua set it.
+///
+/// Asked for one byte, nginx writes one of each buffer, one after the other. (Where the
+/// first buffer is of a single byte it leaves out one: one too many does no harm.)
+pub fn has_body_in_one_buffer(size: usize) -> bool {
+    /// In no UTF-8.
+    const UNTOUCHED: u8 = 0xff;
+    let mut place = vec![UNTOUCHED; size.max(1)];
+    let shown = allocator::placing_one_byte(&mut place, || {
+        hostcalls::touch_buffer(BufferType::HttpRequestBody)
+    });
+    let written = place.iter().take_while(|&&byte| byte != UNTOUCHED).count();
+    shown && written == 1
 }
 
 /// Replaces all of the request's body but its first byte.

@@ -12,6 +12,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod allocator;
 mod hostcalls;
 mod kong;
 mod root;
