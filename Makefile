@@ -153,11 +153,22 @@ bench-programs: build
 	$(CARGO) build $(LOCKED) --release $(EXT_PROC)
 	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
 
+BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
+  --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc
+
 .PHONY: bench
 bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc (BENCH_ROUNDS=5 BENCH_SECONDS=1)
-	$(VENV)/bin/python $(BENCHES)/run.py --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) \
-	  --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
-	  --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc $(BENCH_ARGS)
+	$(VENV)/bin/python $(BENCHES)/run.py $(BENCH) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) --results $(BENCHES)/results $(BENCH_ARGS)
+
+.venv-litellm/.complete: $(BENCHES)/litellm/requirements.txt | check-python
+	rm -rf .venv-litellm
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet --requirement $<
+	touch $@
+
+.PHONY: bench-peers
+bench-peers: bench-programs $(VENV)/.complete .venv-litellm/.complete ## The same load through the LiteLLM proxy, without and with hooks that do the same
+	$(VENV)/bin/python $(BENCHES)/peers.py $(BENCH) --litellm .venv-litellm/bin/litellm --results $(BENCHES)/results $(BENCH_ARGS)
 
 .PHONY: lint
 lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, schema drift, dependencies
@@ -181,5 +192,5 @@ schema: check-rust ## Write schema/ anew from the configuration's types
 
 .PHONY: clean
 clean: ## Remove everything that was built or installed here
-	rm -rf target dist $(VENV) .tools
+	rm -rf target dist $(VENV) .venv-litellm .tools
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

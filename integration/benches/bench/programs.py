@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from kit.envoy import _die_with_parent
+from kit.envoy import die_with_parent
 
 from . import machine
 
@@ -19,7 +19,7 @@ class Program:
     def __init__(self, *command: str | Path):
         with machine.on(machine.THE_REST):
             self.process = subprocess.Popen(
-                [str(part) for part in command], stdout=subprocess.PIPE, preexec_fn=_die_with_parent
+                [str(part) for part in command], stdout=subprocess.PIPE, preexec_fn=die_with_parent
             )
         assert self.process.stdout
         line = self.process.stdout.readline()

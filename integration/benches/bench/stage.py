@@ -78,27 +78,34 @@ class Stage:
     def run(self, variant: Variant, size: int, connections: int, seconds: float) -> dict[str, float]:
         """One round of one row; that every call did what the row says is checked."""
         envoy = self.envoy(variant.envoy)
+        processes = {"cpu_us": envoy.process.pid}
+        if variant.envoy.startswith("ext_proc_"):
+            processes["server_cpu_us"] = self.ext_procs[variant.envoy.removeprefix("ext_proc_")].pid
         answer = self.backend.said["changed_answer" if variant.changes_answer else "answer"]
+        expected = {"stream": "yes"} if variant.streams else {"answer_bytes": answer}
         self.backend.counts()
-        began, used = time.monotonic(), machine.cpu_seconds(envoy.process.pid)
+        used = {name: machine.cpu_seconds(pid) for name, pid in processes.items()}
         seen = load(
             self.built.load, port=envoy.port, path=variant.path, size=size,
-            connections=connections, seconds=seconds, answer_bytes=answer,
+            connections=connections, seconds=seconds, **expected,
         )
-        used = machine.cpu_seconds(envoy.process.pid) - used
-        took = time.monotonic() - began
+        used = {name: machine.cpu_seconds(pid) - used[name] for name, pid in processes.items()}
         self._check(variant, size, seen["calls"])
-        return {
+        found = {name: used / seen["calls"] * 1e6 for name, used in used.items()}
+        found["envoy_busy"] = used["cpu_us"] / seen["seconds"]
+        if variant.streams:
+            return found | {f"{name}_p50_us": seen[name]["p50"]
+                            for name in ("first", "first_event", "later_events")}
+        return found | {
             "per_second": seen["per_second"],
             "p50_us": seen["whole"]["p50"],
             "p99_us": seen["whole"]["p99"],
-            "cpu_us": used / seen["calls"] * 1e6,
-            "envoy_busy": used / took,
         }
 
     def _check(self, variant: Variant, size: int, calls: int) -> None:
         lengths = self.sizes[size]
-        length = lengths["transformed"] if variant.changes_request else size
+        transformed = lengths["stream" if variant.streams else "transformed"]
+        length = transformed if variant.changes_request else size
         expected = {f"optimizer {path}": calls for path in variant.callouts}
         if variant.reaches_provider:
             expected[f"provider {variant.path} {length}"] = calls
@@ -121,6 +128,14 @@ class Stage:
             "p50_us": seen["whole"]["p50"],
             "p99_us": seen["whole"]["p99"],
         }
+
+    def seconds_to_ready(self, name: str) -> float:
+        """From the start of a new Envoy to its first yes at /ready."""
+        began = time.monotonic()
+        envoy = self.start(name)
+        took = time.monotonic() - began
+        envoy.stop()
+        return took
 
     def resident(self) -> dict[str, int]:
         """Memory of each Envoy, and of each ext_proc server, in bytes."""

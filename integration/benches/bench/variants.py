@@ -10,7 +10,8 @@ from typing import Any
 from kit.envoy_config import MIB, Setup, bootstrap
 
 HERE = Path(__file__).parents[1]
-CHAT, STREAM, OTHER = "/v1/chat/completions", "/stream/v1/chat/completions", "/v1/files"
+CHAT, OTHER = "/v1/chat/completions", "/v1/files"
+STREAM, OTHER_STREAM = f"/stream{CHAT}", f"/stream{OTHER}"
 BUFFER_BYTES = 32 * MIB
 
 
@@ -29,6 +30,7 @@ class Variant:
     changes_request: bool = False
     changes_answer: bool = False
     reaches_provider: bool = True
+    streams: bool = False
 
 
 BOTH = ("/v1/optimize", "/v1/optimize-response")
@@ -50,6 +52,13 @@ VARIANTS = [
             callouts=BOTH[:1], changes_request=True),
     Variant("ext_proc_both", "ext_proc, request and response", "ext_proc_both",
             callouts=BOTH, changes_request=True, changes_answer=True),
+]
+STREAMS = [
+    Variant("bare", "bare Envoy", "bare", path=STREAM, streams=True),
+    Variant("noop", "no-op Wasm filter", "noop", path=STREAM, streams=True),
+    Variant("left_alone", "module, a path it leaves alone", "stream", path=OTHER_STREAM, streams=True),
+    Variant("request", "module, request hook, read along", "stream", path=STREAM, streams=True,
+            callouts=("/stream/v1/optimize",), changes_request=True),
 ]
 
 # Configurations of the module; ext_proc runs the same.

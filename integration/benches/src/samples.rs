@@ -9,12 +9,10 @@ pub const SIZES: [usize; 3] = [2 * 1024, 100 * 1024, 1024 * 1024];
 /// The caller's credentials.
 pub const AUTHORIZATION: &str = "Bearer sk-bench-0123456789abcdef0123456789";
 
-/// Endings of the paths that the services know.
+/// The paths that the services know.
 pub mod paths {
-    /// The LLM endpoint of the module's choice.
-    pub const CHAT: &str = "/v1/chat/completions";
-    /// The provider streams.
-    pub const STREAM: &str = "/stream/v1/chat/completions";
+    /// Where the provider streams.
+    pub const STREAMS: &str = "/stream/";
     /// Answers as the Optimizer Protocol has them.
     pub const OPTIMIZE: &str = "/v1/optimize";
     /// The same for requests that ask for a stream.

@@ -33,7 +33,8 @@ def binary() -> str:
     return found
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """For a child about to start: it ends when this process does, however that ends."""
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -58,7 +59,7 @@ class Envoy:
         ]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, preexec_fn=_die_with_parent
+                command, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
         try:
             self._wait_until_ready(admin_file)
@@ -75,7 +76,7 @@ class Envoy:
                 self.admin = text
                 if self._ready():
                     break
-            time.sleep(0.02)
+            time.sleep(0.005)
         else:
             raise Refused("not ready in time\n" + self.log.read_text(errors="replace"))
         listeners = json.loads(self.ask("/listeners?format=json"))

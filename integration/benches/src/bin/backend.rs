@@ -120,7 +120,7 @@ impl Services {
             }
             Role::Provider => {
                 self.count(format!("provider {path} {length}"));
-                if path == paths::STREAM {
+                if path.starts_with(paths::STREAMS) {
                     stream(connection).await
                 } else {
                     connection.write(&self.answer).await

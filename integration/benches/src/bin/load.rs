@@ -135,7 +135,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let body = samples::request(size, stream).0;
     let head = format!(
         "POST {path} HTTP/1.1\r\nhost: api.openai.com\r\naccept: application/json\r\n\
-         accept-encoding: gzip, deflate\r\nauthorization: {AUTHORIZATION}\r\n\
+         accept-encoding: identity\r\nauthorization: {AUTHORIZATION}\r\n\
          user-agent: OpenAI/Python 2.9.0\r\nx-stainless-lang: python\r\nx-stainless-os: Linux\r\n\
          x-stainless-arch: x64\r\nx-stainless-runtime: CPython\r\nx-stainless-retry-count: 0\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n",
@@ -143,8 +143,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     let request = [head.into_bytes(), body].concat();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let began = Instant::now();
     let seen = runtime.block_on(async {
-        let counted_from = Instant::now() + Duration::from_secs_f64(warm_up);
+        let counted_from = began + Duration::from_secs_f64(warm_up);
         let until = counted_from + Duration::from_secs_f64(seconds);
         let plan = Plan { port, request, answer_bytes, counted_from, until };
         let plan: &'static Plan = Box::leak(Box::new(plan));
@@ -155,11 +156,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         Ok::<_, io::Error>(seen)
     })?;
+    if seen.whole.is_empty() {
+        return Err("no call began after the warm-up: more --seconds".into());
+    }
     let per_second = seen.whole.len() as f64 / seconds;
     println!(
         "{}",
         json!({
-            "calls": seen.calls, "per_second": per_second, "whole": summary(seen.whole),
+            "calls": seen.calls, "seconds": began.elapsed().as_secs_f64(), "per_second": per_second, "whole": summary(seen.whole),
             "first": summary(seen.first), "first_event": summary(seen.first_event),
             "later_events": summary(seen.later_events),
         })

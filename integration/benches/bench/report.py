@@ -1,0 +1,121 @@
+"""The results as Markdown."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+def size(count: int) -> str:
+    return f"{count // MIB} MB" if count >= MIB else f"{count // KIB} KB"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value >= 100 or value < 0.1 else f"{value:.2f}"
+
+
+class Cells:
+    """Cells by row, size and connections."""
+
+    def __init__(self, cells: list[dict[str, Any]]):
+        self.all = cells
+        self.by = {(cell["row"], cell["bytes"], cell["connections"]): cell for cell in cells}
+
+    def keys(self, name: str) -> list[Any]:
+        return sorted({cell[name] for cell in self.all})
+
+    def beside(self, row: str, of: int, connections: int, what: str) -> float | None:
+        return self.by.get((row, of, connections), {"beside": {}})["beside"].get(what)
+
+
+def proxies(cells: Cells, titles: dict[str, str]) -> str:
+    """One table for each size."""
+    measures = {"per_second": "throughput", "p50_us": "p50", "p99_us": "p99", "cpu_us": "CPU"}
+    connections = cells.keys("connections")
+    parts = []
+    for of in cells.keys("bytes"):
+        columns = [(count, what) for what in measures for count in connections]
+        head = [f"requests of {size(of)}", *(f"{measures[what]}, {count}" for count, what in columns)]
+        rows = [
+            [title, *(ratio(cells.beside(row, of, count, what)) for count, what in columns)]
+            for row, title in titles.items() if (row, of, connections[0]) in cells.by
+        ]
+        parts.append(table(head, rows))
+    return "\n".join(parts)
+
+
+def streams(cells: Cells, titles: dict[str, str]) -> str:
+    measures = {
+        "first_event_p50_us": "first event, from the provider's sending",
+        "later_events_p50_us": "later events, likewise",
+        "first_p50_us": "first byte, from the client's request",
+        "cpu_us": "CPU",
+    }
+    rows = [
+        [title, *(ratio(cells.beside(row, 2 * KIB, 1, what)) for what in measures)]
+        for row, title in titles.items()
+    ]
+    return table(["streams, 1 connection", *measures.values()], rows)
+
+
+def resident(found: dict[str, int], titles: dict[str, str]) -> str:
+    bare = found["bare"]
+    return table(["resident memory", "beside bare Envoy"],
+                 [[titles.get(name, name), ratio(count / bare)] for name, count in found.items()])
+
+
+def targets(found: list[dict[str, Any]]) -> str:
+    words = {True: "reached", False: "missed", None: "not measured"}
+    return table(["target", "wanted", "measured", ""], [
+        [t["what"], t["target"], ratio(t["value"]), words[t["reached"]]] for t in found
+    ])
+
+
+def machine(found: dict[str, Any]) -> str:
+    return (
+        f"{found['cpu']}, {found['cpus']} CPUs, Linux {found['kernel']}; Envoy {found['envoy']}; "
+        f"{found['rustc']}; Python {found['python']}."
+    )
+
+
+def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[str, str]) -> str:
+    cells = Cells(found["cells"])
+    busy = min(
+        cell["median"]["envoy_busy"] for cell in found["cells"]
+        if cell["connections"] == max(cells.keys("connections")) and "envoy_busy" in cell["median"]
+    )
+    ready = {name: f"{value:.2f}" for name, value in found["ready_beside_noop"].items()}
+    return f"""# Results of `make bench`
+
+{machine(found["machine"])}
+{found["rounds"]} rounds of {found["seconds"]:g} s for each row, measured in turns. All numbers are ratios to bare Envoy within a round,
+the median of the rounds; "throughput, 16" is with 16 connections, "CPU" is Envoy's for each call. Envoy ran with one worker on one CPU, all else on another.
+With 16 connections Envoy kept its CPU busy for {busy:.2f} of the time at the least (start and end of the load generator included).
+
+## Targets
+
+{targets(found["targets"])}
+## Calls
+
+The last two rows are the load generator on the services themselves, without Envoy: what is measured is not them.
+
+{proxies(cells, titles)}
+## Streams
+
+{streams(Cells(found["streams"]), stream_titles)}
+## Memory and start
+
+After the whole run.
+
+{resident(found["resident_bytes"], titles)}
+Envoy's time to ready, beside an Envoy with the no-op filter: {ready["bare"]} without any filter, {ready["both"]} with the module.
+`dist/optimizer.wasm`: {found["module_bytes"] / 1000:.0f} KB.
+"""

@@ -1,0 +1,67 @@
+"""What the module is meant to reach. Reported, never enforced: machines differ."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from .results import Measured, beside
+
+KIB = 1024
+
+
+class Target(NamedTuple):
+    """One figure and its bound."""
+
+    what: str
+    sign: str
+    bound: float
+    value: float | None
+
+    @property
+    def reached(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.bound if self.sign == "≥" else self.value <= self.bound
+
+    def to_json(self) -> dict[str, Any]:
+        value = None if self.value is None else round(self.value, 3)
+        return {"what": self.what, "target": f"{self.sign} {self.bound:.3g}", "value": value,
+                "reached": self.reached}
+
+    def line(self) -> str:
+        word = {True: "reached", False: "missed", None: "not measured"}[self.reached]
+        value = "" if self.value is None else f"{self.value:.2f}"
+        return f"{word:12} {value:>6} ({self.sign} {self.bound:.3g})  {self.what}"
+
+
+def of_run(measured: Measured, streams: Measured, ready: dict[str, list[float]],
+           module_bytes: int) -> list[Target]:
+    """The targets that one run of the benchmark can judge."""
+
+    def ratio(one: str, other: str, size: int, what: str = "per_second", of: Measured = measured,
+              connections: int = 16) -> float | None:
+        rounds, others = of.get((one, size, connections)), of.get((other, size, connections))
+        return beside(rounds, others, what) if rounds and others else None
+
+    small, middle = 2 * KIB, 100 * KIB
+    found = [
+        Target("request hook, 2 KB, throughput beside Lua without JSON", "≥", 0.95,
+               ratio("request", "lua_request", small)),
+        Target("request hook, 2 KB, throughput beside ext_proc", "≥", 1.1,
+               ratio("request", "ext_proc_request", small)),
+        Target("request hook, 100 KB, throughput beside Lua without JSON", "≥", 0.65,
+               ratio("request", "lua_request", middle)),
+        Target("request hook, 100 KB, throughput beside ext_proc", "≥", 1.1,
+               ratio("request", "ext_proc_request", middle)),
+        Target("request and response hook, 2 KB, throughput beside Lua without JSON", "≥", 0.95,
+               ratio("both", "lua_both", small)),
+        Target("a path left alone, 2 KB, throughput beside a no-op filter", "≥", 0.98,
+               ratio("left_alone", "noop", small)),
+        Target("stream, from the provider's first event to the client's, beside a no-op filter", "≤", 1.05,
+               ratio("request", "noop", small, "first_event_p50_us", streams, 1)),
+        Target("dist/optimizer.wasm in KB", "≤", 400, module_bytes / 1000),
+    ]
+    if ready:
+        found.append(Target("Envoy's time to ready, beside a no-op filter", "≤", 1.5, beside(
+            *([{"seconds": s} for s in ready[name]] for name in ("both", "noop")), "seconds")))
+    return found
