@@ -77,7 +77,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-streams test-e2e test-conformance test-soak ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-streams test-e2e test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
 test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
@@ -159,6 +159,13 @@ BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_fi
 .PHONY: bench
 bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc (BENCH_ROUNDS=5 BENCH_SECONDS=1)
 	$(VENV)/bin/python $(BENCHES)/run.py $(BENCH) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) --results $(BENCHES)/results $(BENCH_ARGS)
+
+.PHONY: test-bench
+test-bench: build $(VENV)/.complete
+	$(CARGO) build $(LOCKED) -p benches
+	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
+	$(VENV)/bin/python $(BENCHES)/run.py $(subst /release/,/debug/,$(BENCH)) --rounds 1 --seconds 0.1 --sizes 2048 --connections 1 \
+	  --only noop,left_alone,request,both,hit,lua_request,lua_both,provider,optimizer
 
 .venv-litellm/.complete: $(BENCHES)/litellm/requirements.txt | check-python
 	rm -rf .venv-litellm

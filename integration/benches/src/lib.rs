@@ -3,4 +3,6 @@
 
 pub mod arguments;
 pub mod http1;
+pub mod native;
+pub mod optimizer;
 pub mod samples;

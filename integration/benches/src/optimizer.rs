@@ -3,17 +3,20 @@
 use std::io;
 use std::sync::Mutex;
 
-use benches::http1::Connection;
 use optimizer_core::callout::{Callout, Outcome};
 
-use crate::locked;
+use crate::http1::Connection;
+use crate::native::locked;
 
+/// The optimizer and the connections to it that nobody uses.
+#[derive(Debug)]
 pub struct Optimizer {
     port: u16,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Optimizer {
+    /// The optimizer at a port of this machine.
     pub fn at(port: u16) -> Self {
         Self { port, idle: Mutex::default() }
     }
