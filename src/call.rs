@@ -84,7 +84,7 @@ impl Call {
                 DecisionsHeader::Never => false,
             },
             has_content_length: headers.has("content-length"),
-            length: headers.content_length().filter(|_| !headers.has("transfer-encoding")),
+            length: headers.content_length(),
             no_cache: headers.cache_control("no-cache"),
             no_store: headers.cache_control("no-store"),
             body: BodyFacts::default(),

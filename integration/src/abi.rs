@@ -74,7 +74,7 @@ impl<'a> Guest<'a> {
         Ok(String::from_utf8_lossy(&self.read(at, size)?).into_owned())
     }
 
-    fn headers(&mut self, at: u32, size: u32) -> std::result::Result<Headers, Fault> {
+    pub(crate) fn headers(&mut self, at: u32, size: u32) -> std::result::Result<Headers, Fault> {
         let bytes = self.read(at, size)?;
         Ok(Headers::from_guest(&bytes).ok_or(Status::ParseFailure)?)
     }
@@ -90,30 +90,44 @@ impl<'a> Guest<'a> {
         Ok(self.memory.write(&mut self.caller, at as usize, bytes)?)
     }
 
-    fn give_word(&mut self, at: u32, word: u32) -> Outcome {
+    pub(crate) fn give_word(&mut self, at: u32, word: u32) -> Outcome {
         Ok(self.write(at, &word.to_le_bytes())?)
     }
 
     /// Copies bytes into memory that the module allocates for them.
-    fn give(&mut self, bytes: &[u8], at_pointer: u32, at_size: u32) -> Outcome {
-        let mut pointer = 0;
+    pub(crate) fn give(&mut self, bytes: &[u8], at_pointer: u32, at_size: u32) -> Outcome {
+        let pointer = self.give_place(bytes.len(), at_pointer, at_size)?;
         if !bytes.is_empty() {
+            self.write(pointer, bytes)?;
+            self.state().usage.bytes_in += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Has the module allocate memory for so many bytes.
+    pub(crate) fn give_place(
+        &mut self,
+        size: usize,
+        at_pointer: u32,
+        at_size: u32,
+    ) -> std::result::Result<u32, Fault> {
+        let mut pointer = 0;
+        if size > 0 {
             let instance = self.caller.data().instance;
             let instance = instance.ok_or_else(|| format_err!("called before instantiation"))?;
             let allocate = ["proxy_on_memory_allocate", "malloc"]
                 .into_iter()
                 .find_map(|name| instance.get_typed_func::<u32, u32>(&mut self.caller, name).ok())
                 .ok_or_else(|| format_err!("the module exports no allocator"))?;
-            pointer = allocate.call(&mut self.caller, bytes.len() as u32)?;
-            self.write(pointer, bytes)?;
-            self.state().usage.bytes_in += bytes.len() as u64;
+            pointer = allocate.call(&mut self.caller, size as u32)?;
         }
         self.give_word(at_pointer, pointer)?;
-        self.give_word(at_size, bytes.len() as u32)
+        self.give_word(at_size, size as u32)?;
+        Ok(pointer)
     }
 }
 
-fn run(body: impl FnOnce() -> Outcome) -> Outcome {
+pub(crate) fn run(body: impl FnOnce() -> Outcome) -> Outcome {
     body()
 }
 
@@ -136,6 +150,7 @@ macro_rules! imports {
         )?;)+
     };
 }
+pub(crate) use imports;
 
 /// Registers every function.
 pub(crate) fn link(linker: &mut Linker<State>) -> Result<()> {

@@ -72,6 +72,25 @@ impl Answer {
         Self::Http { status, headers, body }
     }
 
+    /// What the caller gets to see in Kong's runtime.
+    pub fn seen_on_kong(self) -> (Vec<(&'static str, String)>, Vec<u8>) {
+        let told = |status: &str| vec![(":dispatch_status", status.to_owned())];
+        match self {
+            Self::Http { status, body, .. } => {
+                let mut headers = told("ok");
+                headers.push((":status", status.to_string()));
+                (headers, body)
+            }
+            Self::Refused => (told("broken connection"), Vec::new()),
+            Self::Timeout => (told("timeout"), Vec::new()),
+            Self::Reset => {
+                let mut headers = told("broken connection");
+                headers.push((":status", "200".to_owned()));
+                (headers, Vec::new())
+            }
+        }
+    }
+
     /// What the caller gets to see; none where it gets no headers at all.
     pub fn seen(self) -> Option<(Headers, Vec<u8>)> {
         let (status, extra, body) = match self {

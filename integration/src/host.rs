@@ -8,14 +8,27 @@ use wasmtime::{AsContextMut, Store, StoreLimitsBuilder};
 
 use crate::callout::{Answer, Callout};
 use crate::headers::Headers;
+use crate::kong::{self, Lua};
 use crate::message::Message;
 use crate::metrics::Metrics;
 use crate::shared_data::SharedData;
 use crate::stream::{self, Direction, LocalReply, Stream};
 use crate::vm::{self, LogLine, ROOT, State, Usage};
 
+/// Which proxy the host behaves as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Envoy,
+    Kong,
+}
+
 /// What the host was told about itself and the plugin.
 pub(crate) struct Settings {
+    pub(crate) profile: Profile,
+    /// What Lua does with bodies before the module is asked (Kong).
+    pub(crate) lua: Option<Lua>,
+    /// How long a metric's name may be, prefix included (Kong).
+    pub(crate) max_metric_name: usize,
     pub(crate) configuration: String,
     pub(crate) vm_configuration: String,
     pub(crate) plugin_name: String,
@@ -71,7 +84,19 @@ impl HostBuilder {
         self
     }
 
-    /// How many bytes of a body the host buffers in either direction.
+    /// What Lua does with bodies before the module is asked (Kong).
+    pub fn lua(mut self, lua: Option<Lua>) -> Self {
+        self.settings.lua = lua;
+        self
+    }
+
+    /// How long a metric's name may be, prefix included (Kong).
+    pub fn max_metric_name(mut self, bytes: usize) -> Self {
+        self.settings.max_metric_name = bytes;
+        self
+    }
+
+    /// How many bytes of a body the host buffers in either direction. On Kong: of requests, and more goes to a file.
     pub fn buffer_limit(mut self, bytes: usize) -> Self {
         self.settings.buffer_limit = bytes;
         self
@@ -124,6 +149,8 @@ impl HostBuilder {
             metrics: Metrics::default(),
             logs: Vec::new(),
             streams: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            step: kong::Step::Outside,
             next_context: ROOT + 1,
             callouts: Vec::new(),
             forgotten: 0,
@@ -188,6 +215,9 @@ impl Host {
     pub fn builder() -> HostBuilder {
         HostBuilder {
             settings: Settings {
+                profile: Profile::Envoy,
+                lua: None,
+                max_metric_name: 256,
                 configuration: String::new(),
                 vm_configuration: String::new(),
                 plugin_name: "optimizer".to_owned(),
@@ -205,6 +235,17 @@ impl Host {
         }
     }
 
+    /// A host to be described that behaves as Kong's runtime does.
+    pub fn kong() -> HostBuilder {
+        let mut builder = Self::builder();
+        builder.settings.profile = Profile::Kong;
+        builder
+    }
+
+    fn is_kong(&self) -> bool {
+        self.store.data().settings.profile == Profile::Kong
+    }
+
     // What the client does.
 
     /// A request's headers arrive.
@@ -213,6 +254,11 @@ impl Host {
         let state = vm.data_mut();
         let id = state.next_context;
         state.next_context += 1;
+        if state.settings.profile == Profile::Kong {
+            vm::call::<_, ()>(&mut vm, id, "proxy_on_context_create", (id, ROOT));
+            kong::begin(&mut vm, id, &headers.into(), end);
+            return StreamId(id);
+        }
         state.streams.insert(id, Stream::default());
         vm::call::<_, ()>(&mut vm, id, "proxy_on_context_create", (id, ROOT));
         stream::headers(&mut vm, id, Direction::Request, headers.into(), end);
@@ -221,18 +267,29 @@ impl Host {
 
     /// A piece of the request's body arrives.
     pub fn request_body(&mut self, id: StreamId, piece: impl AsRef<[u8]>, end: bool) {
+        if self.is_kong() {
+            let vm = &mut self.store.as_context_mut();
+            return kong::request_body(vm, id.0, piece.as_ref(), end);
+        }
         let piece = piece.as_ref().to_vec();
         stream::data(&mut self.store.as_context_mut(), id.0, Direction::Request, piece, end);
     }
 
     /// The request ends with trailers.
     pub fn request_trailers(&mut self, id: StreamId, trailers: impl Into<Headers>) {
+        if self.is_kong() {
+            // nginx drops them.
+            return kong::request_body(&mut self.store.as_context_mut(), id.0, &[], true);
+        }
         let trailers = trailers.into();
         stream::trailers(&mut self.store.as_context_mut(), id.0, Direction::Request, trailers);
     }
 
     /// The client leaves.
     pub fn client_gone(&mut self, id: StreamId) {
+        if self.is_kong() {
+            return kong::client_gone(&mut self.store.as_context_mut(), id.0);
+        }
         stream::reset(&mut self.store.as_context_mut(), id.0);
     }
 
@@ -240,13 +297,18 @@ impl Host {
 
     /// The answer's headers arrive from the upstream.
     pub fn response(&mut self, id: StreamId, headers: impl Into<Headers>, end: bool) {
-        let mut vm = self.store.as_context_mut();
-        let stream = vm.data_mut().streams.get_mut(&id.0);
-        let stream = stream.expect("the stream exists");
         assert!(
-            stream.request.out.headers.is_some(),
+            self.upstream(id).headers.is_some(),
             "the upstream answers a request that it has not seen"
         );
+        let mut vm = self.store.as_context_mut();
+        if let Some(call) = vm.data_mut().calls.get_mut(&id.0) {
+            let headers: Headers = headers.into();
+            call.upstream_status = headers.get(":status").map(str::to_owned);
+            return kong::response(&mut vm, id.0, headers, end);
+        }
+        let stream = vm.data_mut().streams.get_mut(&id.0);
+        let stream = stream.expect("the stream exists");
         stream.code_details = Some("via_upstream".to_owned());
         stream::headers(&mut vm, id.0, Direction::Response, headers.into(), end);
     }
@@ -254,17 +316,31 @@ impl Host {
     /// A piece of the answer's body arrives.
     pub fn response_body(&mut self, id: StreamId, piece: impl AsRef<[u8]>, end: bool) {
         let piece = piece.as_ref().to_vec();
+        if self.is_kong() {
+            return kong::response_body(&mut self.store.as_context_mut(), id.0, piece, end);
+        }
         stream::data(&mut self.store.as_context_mut(), id.0, Direction::Response, piece, end);
     }
 
     /// The answer ends with trailers.
     pub fn response_trailers(&mut self, id: StreamId, trailers: impl Into<Headers>) {
+        if self.is_kong() {
+            // nginx drops them.
+            return kong::response_body(&mut self.store.as_context_mut(), id.0, Vec::new(), true);
+        }
         let trailers = trailers.into();
         stream::trailers(&mut self.store.as_context_mut(), id.0, Direction::Response, trailers);
     }
 
     /// The proxy, or another filter, answers in the upstream's place.
     pub fn local_reply(&mut self, id: StreamId, status: u16, details: &str, body: &str) {
+        if self.is_kong() {
+            let mut headers = Headers::from([(":status", status.to_string())]);
+            headers.add("content-type", b"text/plain");
+            headers.add("content-length", body.len().to_string().as_bytes());
+            let vm = &mut self.store.as_context_mut();
+            return kong::answer_locally(vm, id.0, &headers, body.as_bytes());
+        }
         let reply = LocalReply::plain(status, details, body);
         stream::local_reply(&mut self.store.as_context_mut(), id.0, reply);
     }
@@ -277,6 +353,13 @@ impl Host {
 
     /// The upstream breaks off: before its headers Envoy answers 503, after them the client's connection is cut.
     pub fn upstream_reset(&mut self, id: StreamId) {
+        if let Some(call) = self.store.data_mut().calls.get_mut(&id.0) {
+            if call.to_client.headers.is_some() {
+                return self.client_gone(id);
+            }
+            call.upstream_status = Some("502".to_owned());
+            return self.local_reply(id, 502, "", "<html>bad gateway</html>");
+        }
         let begun = self.stream(id).response.headers.is_some();
         match begun {
             true => stream::reset(&mut self.store.as_context_mut(), id.0),
@@ -329,6 +412,15 @@ impl Host {
     }
 
     fn deliver(&mut self, index: usize, answer: Answer) {
+        if self.is_kong() {
+            let (headers, body) = answer.seen_on_kong();
+            return kong::callout_ended(
+                &mut self.store.as_context_mut(),
+                index,
+                Some(headers),
+                &body,
+            );
+        }
         let mut vm = self.store.as_context_mut();
         let state = vm.data_mut();
         state.callouts[index].answered = true;
@@ -350,6 +442,7 @@ impl Host {
     pub fn forget(&mut self) {
         let state = self.store.data_mut();
         state.streams.retain(|_, stream| !stream.deleted);
+        state.calls.retain(|_, call| !call.deleted);
         let over = state.callouts.iter().take_while(|callout| callout.answered).count();
         state.callouts.drain(..over);
         state.forgotten += over;
@@ -387,7 +480,10 @@ impl Host {
 
     fn tick(&mut self) {
         let mut vm = self.store.as_context_mut();
-        vm::call::<_, ()>(&mut vm, ROOT, "proxy_on_tick", ROOT);
+        match vm.data().settings.profile {
+            Profile::Kong => kong::tick(&mut vm),
+            Profile::Envoy => drop(vm::call::<_, ()>(&mut vm, ROOT, "proxy_on_tick", ROOT)),
+        }
         let state = vm.data_mut();
         let now = state.now;
         if let Some(tick) = &mut state.tick {
@@ -408,21 +504,33 @@ impl Host {
 
     /// What the upstream received.
     pub fn upstream(&self, id: StreamId) -> &Message {
+        if let Some(call) = self.store.data().calls.get(&id.0) {
+            return &call.to_provider;
+        }
         &self.stream(id).request.out
     }
 
     /// What the client received.
     pub fn client(&self, id: StreamId) -> &Message {
+        if let Some(call) = self.store.data().calls.get(&id.0) {
+            return &call.to_client;
+        }
         &self.stream(id).response.out
     }
 
     /// Whether the exchange is over and the module's context gone.
     pub fn is_over(&self, id: StreamId) -> bool {
+        if let Some(call) = self.store.data().calls.get(&id.0) {
+            return call.deleted;
+        }
         self.stream(id).deleted
     }
 
     /// Whether the connection broke before the client had its answer.
     pub fn was_cut(&self, id: StreamId) -> bool {
+        if let Some(call) = self.store.data().calls.get(&id.0) {
+            return call.cut;
+        }
         self.stream(id).cut
     }
 
@@ -433,7 +541,7 @@ impl Host {
 
     /// What the module set for the access log, `%FILTER_STATE(wasm.NAME:PLAIN)%`.
     pub fn filter_state(&self, id: StreamId, name: &str) -> Option<String> {
-        let value = self.stream(id).filter_state.get(name)?;
+        let value = self.store.data().streams.get(&id.0)?.filter_state.get(name)?;
         Some(String::from_utf8_lossy(value).into_owned())
     }
 

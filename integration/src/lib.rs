@@ -1,4 +1,5 @@
-//! A Proxy-Wasm host on `wasmtime` that behaves as Envoy 1.40 does around an HTTP filter.
+//! A Proxy-Wasm host on `wasmtime` that behaves as Envoy 1.40 does around an HTTP filter, or as Kong's
+//! runtime (ngx_wasm_module) does ([`Host::kong`]).
 //!
 //! It plays events to the module ([`Host::request`], [`Host::answer`], [`Host::advance`], …), one at a
 //! time and on a clock of its own, and shows what came of them: what the upstream and the client
@@ -10,6 +11,7 @@ mod abi;
 mod callout;
 mod headers;
 mod host;
+mod kong;
 mod message;
 mod metrics;
 mod shared_data;
@@ -21,6 +23,7 @@ pub use abi::Status;
 pub use callout::{ANSWER_LIMIT, Answer, Callout};
 pub use headers::Headers;
 pub use host::{Host, HostBuilder, StartError, StreamId};
+pub use kong::Lua;
 pub use message::{Message, check_values};
 pub use metrics::Metrics;
 pub use shared_data::SharedData;

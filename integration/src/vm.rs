@@ -12,10 +12,10 @@ use wasmtime::{
 
 use crate::callout::Callout;
 use crate::headers::Headers;
-use crate::host::Settings;
+use crate::host::{Profile, Settings};
 use crate::metrics::Metrics;
 use crate::stream::{self, Direction, Stream};
-use crate::{abi, wasi};
+use crate::{abi, kong, wasi};
 
 /// The context id of the plugin itself; streams count on from it.
 pub(crate) const ROOT: u32 = 1;
@@ -72,6 +72,9 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     pub(crate) logs: Vec<LogLine>,
     pub(crate) streams: BTreeMap<u32, Stream>,
+    /// What takes the streams' place in Kong's runtime, and which callback runs there.
+    pub(crate) calls: BTreeMap<u32, kong::Call>,
+    pub(crate) step: kong::Step,
     pub(crate) next_context: u32,
     pub(crate) callouts: Vec<Callout>,
     /// How many older callouts are not kept any more.
@@ -156,7 +159,10 @@ pub(crate) fn store(state: State) -> wasmtime::Store<State> {
 /// Instantiates the module and runs its constructors.
 pub(crate) fn instantiate(vm: &mut Vm<'_>, module: &Module) -> wasmtime::Result<()> {
     let mut linker = Linker::new(engine());
-    abi::link(&mut linker)?;
+    match vm.data().settings.profile {
+        Profile::Envoy => abi::link(&mut linker)?,
+        Profile::Kong => kong::abi::link(&mut linker)?,
+    }
     wasi::link(&mut linker)?;
     linker.define_unknown_imports_as_traps(module)?;
     let instance = linker.instantiate(&mut *vm, module)?;

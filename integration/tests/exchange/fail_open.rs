@@ -2,6 +2,7 @@
 
 use integration::{ANSWER_LIMIT, Answer, Headers};
 use optimizer_core::bypass::Bypass;
+use optimizer_core::host::Host;
 use serde_json::json;
 
 use crate::proxy::on_every_host;
@@ -49,7 +50,15 @@ on_every_host! {
             ),
         ] {
             println!("{}", reason.name());
-            let seen = script.play(&mut *start(setup).unwrap());
+            let mut proxy = start(setup).unwrap();
+            let reason = match (proxy.is(), reason) {
+                // It went to a file, and the optimizer, which is gone, was never asked.
+                (Host::Kong, Bypass::RequestOverHostBuffer) => Bypass::OptimizerUnreachable,
+                // nginx has no limit of its own for answers of callouts.
+                (Host::Kong, Bypass::OptimizerReset) => Bypass::AnswerNotJson,
+                (_, reason) => reason,
+            };
+            let seen = script.play(&mut *proxy);
             assert_eq!(seen.outcome, format!("bypassed:{}", reason.name()));
             seen.assert_untouched(&script);
         }
@@ -77,7 +86,7 @@ on_every_host! {
             (decided(&grown), Bypass::TransformTooLarge),
         ] {
             let seen = script.play(&mut *start(plain()).unwrap());
-            assert_eq!(seen.response, format!("bypassed:{}", reason.name()));
+            seen.assert_response(&format!("bypassed:{}", reason.name()));
             assert_eq!(seen.outcome, "unchanged");
             seen.assert_untouched(&script);
         }
@@ -94,7 +103,8 @@ on_every_host! {
                 }
                 let seen = script.play(&mut *proxy);
                 seen.assert_untouched(&script);
-                let held = size <= 1 << 20 && !chunked;
+                // nginx holds what fits its buffer, whether the length was told or not.
+                let held = size <= 1 << 20 && (!chunked || seen.host == Host::Kong);
                 assert_eq!(seen.outcome == "unchanged", held, "{size} {chunked} {}", seen.outcome);
             }
         }
@@ -136,7 +146,7 @@ on_every_host! {
         let script = Script::new("/v1/chat/completions", CHAT, "{}").eligible()
             .provider_body(sized(3 << 20)).in_pieces_of(1 << 18);
         let seen = script.play(&mut *proxy);
-        assert_eq!(seen.response, "bypassed:response_over_host_buffer");
+        seen.assert_response("bypassed:response_over_host_buffer");
         assert!(seen.client.chunks.len() > 4, "it passes piece by piece");
         assert_eq!(write_backs(&mut *proxy).len(), 1);
         assert_ne!(script.body(), CHAT_ANSWER);

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use integration::{Answer, Callout, Headers, Message, SharedData};
+use integration::{Answer, Callout, Headers, Lua, Message, SharedData};
+use optimizer_core::host::{Capabilities, Host};
 use serde_json::{Value, json};
 
 /// The name that the configurations of this suite give the optimizer.
-pub const OPTIMIZER: &str = "optimizer";
+pub const OPTIMIZER: &str = "optimizer:8088";
 
 /// What a proxy is started with.
 #[derive(Clone)]
@@ -18,8 +19,10 @@ pub struct Setup {
     pub env: Vec<(String, String)>,
     /// How many bytes of a body the proxy buffers.
     pub buffer_limit: usize,
-    /// Whether it shows the module the bodies of messages whose headers are held.
+    /// Whether it shows the module the bodies of messages whose headers are held (Envoy).
     pub shows_held_bodies: bool,
+    /// What Lua does with a body before the module is asked (Kong).
+    pub lua: Option<Lua>,
     /// What the proxy knows of each request.
     pub properties: BTreeMap<String, Vec<u8>>,
     /// Whether the optimizer's cluster has a healthy host.
@@ -36,6 +39,7 @@ impl Default for Setup {
             env: Vec::new(),
             buffer_limit: 1 << 20,
             shows_held_bodies: true,
+            lua: Some(Lua::ReadsAndSets),
             properties: BTreeMap::from([("xds.cluster_name".to_owned(), b"llm".to_vec())]),
             optimizer_is_healthy: true,
             shared_data: SharedData::default(),
@@ -55,6 +59,17 @@ impl Setup {
     pub fn large_buffers(mut self) -> Self {
         self.buffer_limit = 32 << 20;
         self.with("limits.host_buffer_bytes", 32 << 20)
+    }
+
+    /// The same for Kong's runtime, with transforms switched on.
+    pub fn on_kong(mut self) -> Self {
+        if self.config["kong"]["transform"].is_null() {
+            self = self.with("kong.transform", true);
+        }
+        if let Some(upstream) = self.properties.remove("xds.cluster_name") {
+            self.properties.insert("kong.service_id".to_owned(), upstream);
+        }
+        self
     }
 
     /// Anyone may be answered from the cache.
@@ -113,6 +128,14 @@ pub trait Proxy {
     /// The samples of a histogram.
     fn samples(&self, name: &str) -> Vec<u64>;
 
+    /// Which host it is.
+    fn is(&self) -> Host;
+
+    /// What it can do.
+    fn can(&self) -> Capabilities {
+        self.is().capabilities()
+    }
+
     /// The callouts that wait for an answer.
     fn pending(&self) -> Vec<Callout> {
         let callouts = self.callouts().iter();
@@ -141,6 +164,11 @@ macro_rules! on_every_host {
             #[test]
             fn wasm() {
                 scenario(crate::wasm::start);
+            }
+
+            #[test]
+            fn wasm_on_kong() {
+                scenario(crate::wasm::start_on_kong);
             }
         })+
     };

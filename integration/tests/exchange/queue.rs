@@ -166,9 +166,11 @@ on_every_host! {
         let mut proxy = start(both().with("breaker.failures", 1)).unwrap();
         for _ in 0..5 {
             assert_eq!(Script::chat().eligible().play(&mut *proxy).outcome, "unchanged");
-            proxy.advance(Duration::from_secs(1));
-            for callout in proxy.pending() {
-                proxy.answer(callout.id, Answer::Refused);
+            for _ in 0..2 {
+                proxy.advance(Duration::from_secs(1));
+                for callout in proxy.pending() {
+                    proxy.answer(callout.id, Answer::Refused);
+                }
             }
         }
         assert_eq!(proxy.counters()["optimizer_callouts.kind.record.result.unreachable"], 5);
@@ -181,10 +183,11 @@ on_every_host! {
             Script::recorded("anthropic_text").unchanged().play(&mut *proxy);
         }
         proxy.advance(Duration::from_millis(10));
-        assert_eq!(proxy.pending().len(), 8, "so many at a time");
+        let most = proxy.can().background_callouts;
+        assert_eq!(proxy.pending().len(), most.min(8), "so many at a time");
         proxy.advance(Duration::from_millis(500));
-        assert_eq!(proxy.pending().len(), 32, "so many under way");
-        assert_eq!(records(&mut *proxy).len(), 68);
+        assert_eq!(proxy.pending().len(), most, "so many under way");
+        assert_eq!(records(&mut *proxy).len(), 100 - most);
         assert_eq!(json!(proxy.counters()["optimizer_callouts.kind.record.result.ok"]), 100);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use integration::{Answer, Headers};
+use optimizer_core::host::Host;
 use serde_json::{Value, json};
 
 use crate::proxy::{Id, Proxy, Setup, on_every_host};
@@ -82,19 +83,25 @@ on_every_host! {
         script.answer_callouts(&mut *proxy);
         proxy.advance(Duration::from_millis(300));
         script.provide(&mut *proxy, id);
-        proxy.advance(Duration::from_millis(56));
-        script.answer_callouts(&mut *proxy);
+        if proxy.can().hold_response {
+            proxy.advance(Duration::from_millis(56));
+            script.answer_callouts(&mut *proxy);
+        }
         assert!(proxy.client_got(id).complete);
-        assert_eq!(record(&mut *proxy), json!({
+        let reviews = proxy.can().hold_response;
+        let mut decisions = vec![json!({"kind": "k", "applied": true})];
+        if reviews {
+            decisions.push(json!({"kind": "redaction", "summary": "s", "applied": true}));
+        }
+        let ended = records(&mut *proxy);
+        assert_eq!(ended.len(), 1, "{ended:?}");
+        assert_eq!(ended[0], json!({
             "id": "r-1", "ts": START_MS + 1500, "endpoint": "/v1/chat/completions", "method": "POST",
             "status": 200, "model": "gpt", "provider": "llm",
             "promptTokens": 7, "completionTokens": 5, "totalTokens": 12, "cachedTokens": 3, "reasoningTokens": 2,
-            "durationMs": 400, "optimizationLatencyMs": 44,
+            "durationMs": if reviews { 400 } else { 344 }, "optimizationLatencyMs": 44,
             "attribution": {"user": "ann", "team": "t", "sessionId": "s", "intent": "i"},
-            "decisions": [
-                {"kind": "k", "applied": true},
-                {"kind": "redaction", "summary": "s", "applied": true},
-            ],
+            "decisions": decisions,
             "optimizationId": "o-1", "optimizationStatus": "applied",
         }));
         assert_eq!(proxy.counters()["optimizer_records.outcome.queued.reason.none"], 1);
@@ -128,7 +135,9 @@ on_every_host! {
             println!("{name}");
             let mut proxy = start(recording().serves_anyone()).unwrap();
             script.play(&mut *proxy);
-            assert_eq!(record(&mut *proxy), expected);
+            // nginx has the body of a call whose length nobody told.
+            let is_read = name == "chunked" && proxy.is() == Host::Kong;
+            assert_eq!(record(&mut *proxy), if is_read { with(base(), answered()) } else { expected });
             assert_eq!(proxy.counters()["optimizer_records.outcome.queued.reason.none"], 1);
         }
     }
@@ -180,7 +189,8 @@ on_every_host! {
         let mut proxy = start(recording()).unwrap();
         let id = send(&mut *proxy, &chat().unchanged());
         proxy.provider_reset(id);
-        assert_eq!(record(&mut *proxy), with(failed.clone(), json!({"status": 503})), "it is unreachable");
+        let status = if proxy.is() == Host::Kong { 502 } else { 503 };
+        assert_eq!(record(&mut *proxy), with(failed.clone(), json!({"status": status})), "it is unreachable");
 
         let mut proxy = start(recording()).unwrap();
         let id = send(&mut *proxy, &chat().unchanged());
@@ -190,26 +200,37 @@ on_every_host! {
         let mut proxy = start(recording()).unwrap();
         let id = chat().send(&mut *proxy);
         proxy.client_gone(id);
-        let gone = record(&mut *proxy);
-        assert_eq!(gone, with(base(), json!({"model": "gpt"})), "the client left while the optimizer was asked");
+        if proxy.is() == Host::Kong {
+            // Nothing notices before the callout has ended.
+            chat().unchanged().answer_callouts(&mut *proxy);
+            assert_eq!(record(&mut *proxy), failed);
+            assert!(proxy.provider_got(id).headers.is_none());
+        } else {
+            let gone = record(&mut *proxy);
+            assert_eq!(gone, with(base(), json!({"model": "gpt"})), "the client left while the optimizer was asked");
+        }
 
-        let mut proxy = start(recording()).unwrap();
+        // The module is asked before the body is there.
+        let at_once = || Setup { lua: None, ..recording() };
+        let mut proxy = start(at_once()).unwrap();
         let id = proxy.request(&chat().headers, false);
         proxy.request_body(id, b"{\"mo", false);
         proxy.client_gone(id);
         assert_eq!(record(&mut *proxy), base(), "the client left in the middle of its request");
 
-        let mut proxy = start(recording()).unwrap();
+        let mut proxy = start(at_once()).unwrap();
         let slow = chat();
         let id = proxy.request(&slow.headers, false);
         proxy.advance(Duration::from_secs(1));
         proxy.request_body(id, &slow.pieces[0], true);
+        slow.answer_callouts(&mut *proxy);
         slow.provide(&mut *proxy, id);
         let late = record(&mut *proxy);
         assert_eq!((&late["status"], &late["promptTokens"]), (&json!(200), &json!(7)), "the body came too late");
-        assert_eq!(late.get("model"), None);
+        // nginx waits for bodies by itself.
+        assert_eq!(late.get("model").is_some(), proxy.is() == Host::Kong);
 
-        let mut proxy = start(recording().large_buffers()).unwrap();
+        let mut proxy = start(at_once().large_buffers()).unwrap();
         let id = proxy.request(&chat().headers, false);
         proxy.local_answer(id, 413);
         assert_eq!(record(&mut *proxy), with(base(), json!({"status": 413})), "the host answered itself");
@@ -299,6 +320,9 @@ on_every_host! {
             println!("{name}");
             let mut proxy = start(with_content().serves_anyone()).unwrap();
             script.play(&mut *proxy);
+            let is_reviewed = name == "reviewed" && proxy.can().hold_response;
+            let unreviewed = json!({"input": input(), "output": parsed(ANSWER)});
+            let content = if name == "reviewed" && !is_reviewed { unreviewed } else { content };
             assert_eq!(record(&mut *proxy)["content"], content);
             let mut proxy = start(recording().serves_anyone()).unwrap();
             script.play(&mut *proxy);
@@ -326,7 +350,9 @@ on_every_host! {
         assert_eq!(callout.stream, None);
         assert_eq!(callout.timeout, Some(Duration::from_secs(5)));
         assert_eq!(callout.headers.get("authorization"), Some("Bearer t"));
-        assert_eq!(callout.headers.get("traceparent"), Some("00-1-2-01"));
+        // Each header costs Kong's runtime some memory for good.
+        let trace = (proxy.is() != Host::Kong).then_some("00-1-2-01");
+        assert_eq!(callout.headers.get("traceparent"), trace);
         assert!(!String::from_utf8(callout.body).unwrap().contains("provider-key"));
     }
 
@@ -353,8 +379,10 @@ on_every_host! {
         let mut proxy = start(recording()).unwrap();
         chat().unchanged().play(&mut *proxy);
         proxy.optimizer_dies();
+        let result = if proxy.is() == Host::Kong { "unreachable" } else { "dispatch_failed" };
+        records(&mut *proxy);
+        assert_eq!(proxy.counters()[&format!("optimizer_callouts.kind.record.result.{result}")], 1);
         assert!(records(&mut *proxy).is_empty());
-        assert_eq!(proxy.counters()["optimizer_callouts.kind.record.result.dispatch_failed"], 1);
     }
 
     fn calls_are_recorded_also_where_no_other_hook_is_on(start) {

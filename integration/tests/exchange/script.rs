@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use integration::{Answer, Callout, Headers, Message};
+use optimizer_core::host::Host;
 use serde_json::{Value, json};
 
 use crate::proxy::{Id, Proxy};
@@ -81,6 +82,8 @@ pub struct Seen {
     pub response: String,
     /// What counters grew by.
     pub counted: BTreeMap<String, u64>,
+    /// Where it was played.
+    pub host: Host,
 }
 
 impl Script {
@@ -309,14 +312,28 @@ impl Before {
 
     /// What exchange `id` came to since.
     pub fn seen(self, proxy: &dyn Proxy, id: Id) -> Seen {
-        let annotation = |name| proxy.annotation(id, name).unwrap_or_else(|| "none".to_owned());
+        let counted = self.counted(proxy);
+        // What no access log shows, the counters tell.
+        let outcome = |family: &str, name| {
+            let counters = counted.keys().filter_map(|name| name.strip_prefix(family));
+            let counter = counters.last().and_then(|rest| rest.split_once(".reason."));
+            let told = counter.map_or("none".to_owned(), |(outcome, reason)| match reason {
+                "none" => outcome.to_owned(),
+                reason => format!("{outcome}:{reason}"),
+            });
+            match proxy.can().annotate {
+                true => proxy.annotation(id, name).unwrap_or_else(|| "none".to_owned()),
+                false => told,
+            }
+        };
         Seen {
+            outcome: outcome("optimizer_exchanges.outcome.", "optimizer_outcome"),
+            response: outcome("optimizer_responses.outcome.", "optimizer_response"),
             client: proxy.client_got(id).clone(),
             provider: proxy.provider_got(id).clone(),
             callouts: proxy.callouts()[self.callouts..].to_vec(),
-            outcome: annotation("optimizer_outcome"),
-            response: annotation("optimizer_response"),
-            counted: self.counted(proxy),
+            counted,
+            host: proxy.is(),
         }
     }
 
@@ -331,6 +348,30 @@ impl Before {
 }
 
 impl Seen {
+    /// What the response hook came to; on a host that cannot hold answers it came to nothing.
+    pub fn assert_response(&self, outcome: &str) {
+        let holds = self.host.capabilities().hold_response;
+        assert_eq!(self.response, if holds { outcome } else { "none" });
+    }
+
+    /// Whether the host lets answers be reviewed. Where it does not, nobody was asked about this
+    /// one, and it went through as it came.
+    pub fn is_reviewed(&self, script: &Script) -> bool {
+        let holds = self.host.capabilities().hold_response;
+        if !holds {
+            let asked = |callout: &Callout| callout.path().ends_with("/v1/optimize-response");
+            assert!(!self.callouts.iter().any(asked), "asked about an answer that has gone");
+            assert_eq!(self.response, "none");
+            self.assert_untouched_answer(script);
+        }
+        holds
+    }
+
+    /// An answer of ours as the client gets it: nginx ends it with a line feed.
+    pub fn served(&self, text: &str) -> String {
+        if self.host == Host::Kong { format!("{text}\n") } else { text.to_owned() }
+    }
+
     /// The one callout to a path.
     pub fn callout(&self, path: &str) -> &Callout {
         let mut found = self.callouts.iter().filter(|callout| callout.path() == path);
@@ -362,9 +403,23 @@ impl Seen {
         let mut headers = self.client.headers.clone().expect("an answer");
         headers.remove("x-anyray-optimization");
         assert_eq!(headers, script.provider.headers);
+        if self.host != Host::Kong {
+            assert_eq!(self.client.trailers, script.provider.trailers);
+        }
         let answer = script.provider.pieces.concat();
         assert_eq!(self.client.text(), String::from_utf8_lossy(&answer));
         assert!(self.client.complete, "the client waits for the rest");
+    }
+}
+
+/// The outcome of a request that was not played to its end: in the access log, or counted once.
+pub fn assert_outcome(proxy: &dyn Proxy, id: Id, outcome: &str) {
+    if proxy.can().annotate {
+        assert_eq!(proxy.annotation(id, "optimizer_outcome").as_deref(), Some(outcome));
+    } else {
+        let reason = outcome.strip_prefix("bypassed:").expect("a bypass");
+        let name = format!("optimizer_exchanges.outcome.bypassed.reason.{reason}");
+        assert!(proxy.counters().contains_key(&name), "{outcome}: {:?}", proxy.counters());
     }
 }
 
@@ -381,10 +436,13 @@ pub fn records(proxy: &mut dyn Proxy) -> Vec<Value> {
 /// Lets what waits in the queue leave, answers it with 204, and gives the bodies sent to a path.
 fn queued(proxy: &mut dyn Proxy, path: &str) -> Vec<Value> {
     let first = proxy.callouts().len();
-    // Few leave at a time, and no more while others are under way.
-    for _ in 0..100 {
+    // Few leave at a time, one only on Kong, and no more while others are under way.
+    let mut idle = 0;
+    while idle < 10 {
         proxy.advance(Duration::from_millis(20));
-        for callout in proxy.pending() {
+        let pending = proxy.pending();
+        idle = if pending.is_empty() { idle + 1 } else { 0 };
+        for callout in pending {
             proxy.answer(callout.id, Answer::http(204, Headers::default(), ""));
         }
     }

@@ -105,7 +105,7 @@ on_every_host! {
                 let seen = script.play(&mut *proxy);
                 seen.assert_untouched(&script);
                 assert_eq!(seen.client.chunks.len(), script.provider.pieces.len() - 1, "{name} was held up");
-                assert_eq!(seen.response, "bypassed:response_stream");
+                seen.assert_response("bypassed:response_stream");
                 assert_eq!(seen.counted["optimizer_write_backs.outcome.queued.reason.none"], 1, "{name}");
                 assert!(seen.callouts.iter().all(|callout| callout.path() == "/v1/optimize"), "on the client's time");
                 let request: Value = serde_json::from_str(&script.body()).unwrap();
@@ -190,7 +190,6 @@ on_every_host! {
         script.provider.trailers = Some(Headers::from([("x-t", "1")]));
         let seen = script.play(&mut *proxy);
         seen.assert_untouched(&script);
-        assert_eq!(seen.client.trailers, script.provider.trailers);
         assert_eq!(write_backs(&mut *proxy).len(), 1);
     }
 
@@ -258,7 +257,9 @@ on_every_host! {
         assert_eq!(asks(plain(), script.clone().unchanged()), ["gzip, br"]);
         assert_eq!(asks(plain(), script.clone().eligible()), ["identity"]);
         assert_eq!(asks(record(), script.clone().unchanged()), ["identity"]);
-        assert_eq!(asks(held(), script.clone().unchanged()), ["identity"]);
+        let reviews = start(held()).unwrap().can().hold_response;
+        let for_the_review = if reviews { "identity" } else { "gzip, br" };
+        assert_eq!(asks(held(), script.clone().unchanged()), [for_the_review]);
         for setup in [record(), held()] {
             assert_eq!(asks(setup, script.clone()), ["gzip, br"], "the optimizer is gone");
         }

@@ -3,23 +3,35 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use integration::{Answer, Callout, Headers, Host, Message, StreamId};
+use integration::{Answer, Callout, Headers, HostBuilder, Message, StreamId};
+use optimizer_core::host::Host;
 
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 use crate::script::{Script, recorded, write_backs};
 
 struct Wasm {
-    host: Host,
+    host: integration::Host,
+    /// As which the module found it out.
+    is: Host,
     streams: Vec<StreamId>,
 }
 
 /// Starts the module; a trap anywhere fails the test.
 pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
-    let mut builder = Host::builder()
-        .config(setup.config.to_string())
-        .buffer_limit(setup.buffer_limit)
+    let builder = integration::Host::builder()
         .allow_on_headers_stop_iteration(setup.shows_held_bodies)
-        .shared_data(setup.shared_data);
+        .shared_data(setup.shared_data.clone());
+    start_in(builder, setup, Host::Envoy)
+}
+
+/// The same as Kong's runtime would run it, behind a Lua step that prepares bodies.
+pub fn start_on_kong(setup: Setup) -> Result<Box<dyn Proxy>, String> {
+    let builder = integration::Host::kong().lua(setup.lua);
+    start_in(builder, setup.on_kong(), Host::Kong)
+}
+
+fn start_in(builder: HostBuilder, setup: Setup, is: Host) -> Result<Box<dyn Proxy>, String> {
+    let mut builder = builder.config(setup.config.to_string()).buffer_limit(setup.buffer_limit);
     builder = match setup.optimizer_is_healthy {
         true => builder.cluster(OPTIMIZER),
         false => builder.dead_cluster(OPTIMIZER),
@@ -31,11 +43,11 @@ pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
         builder = builder.property(&path, value);
     }
     let host = builder.start().map_err(|error| error.to_string())?;
-    Ok(Box::new(Wasm { host, streams: Vec::new() }))
+    Ok(Box::new(Wasm { host, is, streams: Vec::new() }))
 }
 
 impl Wasm {
-    fn checked(&mut self) -> &mut Host {
+    fn checked(&mut self) -> &mut integration::Host {
         if let Some(trap) = self.host.trap() {
             panic!("the module trapped: {trap}\n{:#?}", self.host.logs());
         }
@@ -103,7 +115,12 @@ impl Proxy for Wasm {
     }
 
     fn reroute(&mut self, upstream: &str) {
-        self.checked().set_property("xds.cluster_name", upstream);
+        let name = if self.is == Host::Kong { "kong.service_id" } else { "xds.cluster_name" };
+        self.checked().set_property(name, upstream);
+    }
+
+    fn is(&self) -> Host {
+        self.is
     }
 
     fn callouts(&self) -> &[Callout] {
@@ -188,9 +205,9 @@ fn memory_does_not_grow_with_the_number_of_streams() {
 
 /// Plays so many rounds, and wants the VM to need no more memory than after a few of them.
 fn assert_memory_is_steady(setup: Setup, rounds: usize, mut round: impl FnMut(&mut dyn Proxy)) {
-    let builder = Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
+    let builder = integration::Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
     let host = builder.buffer_limit(setup.buffer_limit).start().unwrap();
-    let mut proxy = Wasm { host, streams: Vec::new() };
+    let mut proxy = Wasm { host, is: Host::Envoy, streams: Vec::new() };
     let mut sizes = Vec::new();
     for _ in 0..rounds {
         round(&mut proxy);

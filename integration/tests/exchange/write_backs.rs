@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use integration::{Answer, Headers};
+use optimizer_core::host::Host;
 use serde_json::{Value, json};
 
 use crate::proxy::{Setup, on_every_host};
@@ -47,7 +48,7 @@ on_every_host! {
         let written = write_backs(&mut *proxy);
         assert_eq!(written[0]["request"], parsed(&seen.provider.text()));
         assert_eq!(written[0]["response"], parsed(&seen.client.text()));
-        assert_eq!(written[0]["response"]["id"], "other");
+        assert_eq!(written[0]["response"]["id"] == "other", seen.is_reviewed(&script));
         assert_eq!(written[0]["cacheKey"], "k\"é");
         assert_eq!(written[0]["ttlSeconds"], 60);
     }
@@ -126,8 +127,10 @@ on_every_host! {
         let mut proxy = start(Setup::default()).unwrap();
         Script::chat().eligible().play(&mut *proxy);
         proxy.optimizer_dies();
+        let result = if proxy.is() == Host::Kong { "unreachable" } else { "dispatch_failed" };
+        write_backs(&mut *proxy);
+        assert_eq!(proxy.counters()[&format!("optimizer_callouts.kind.cache.result.{result}")], 1);
         assert!(write_backs(&mut *proxy).is_empty());
-        assert_eq!(proxy.counters()["optimizer_callouts.kind.cache.result.dispatch_failed"], 1);
     }
 
     fn a_burst_leaves_bit_by_bit(start) {
@@ -136,8 +139,9 @@ on_every_host! {
             Script::chat().eligible().play(&mut *proxy);
         }
         proxy.advance(Duration::from_millis(500));
-        assert_eq!(proxy.pending().len(), 32, "so many under way at once");
-        assert_eq!(write_backs(&mut *proxy).len(), 68);
+        let most = proxy.can().background_callouts;
+        assert_eq!(proxy.pending().len(), most, "so many under way at once");
+        assert_eq!(write_backs(&mut *proxy).len(), 100 - most);
         assert_eq!(proxy.counters()["optimizer_callouts.kind.cache.result.ok"], 100);
     }
 
@@ -157,7 +161,9 @@ on_every_host! {
         Script::chat().eligible().header("x-request-id", "r-1").play(&mut *proxy);
         write_backs(&mut *proxy);
         let callout = proxy.callouts().last().unwrap();
-        assert_eq!(callout.headers.get("x-request-id"), Some("r-1"));
+        // Each header costs Kong's runtime some memory for good.
+        let id = (proxy.is() != Host::Kong).then_some("r-1");
+        assert_eq!(callout.headers.get("x-request-id"), id);
         assert_eq!(callout.headers.get("authorization"), None);
     }
 

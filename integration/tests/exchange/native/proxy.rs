@@ -7,6 +7,7 @@ use integration::{Answer, Callout, Headers, Message};
 use optimizer_core::effect::Side;
 use optimizer_core::event::{Event, RequestHead};
 use optimizer_core::exchange::Exchange;
+use optimizer_core::host::Host;
 
 use super::lane::Lane;
 use super::{Call, Native};
@@ -90,6 +91,10 @@ impl Proxy for Native {
     fn reroute(&mut self, upstream: &str) {
         let properties = &mut self.setup.properties;
         properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
+    }
+
+    fn is(&self) -> Host {
+        self.adapter.plan().host()
     }
 
     fn callouts(&self) -> &[Callout] {
