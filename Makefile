@@ -77,7 +77,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-streams test-e2e test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-meta test-streams test-e2e test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
 test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
@@ -102,6 +102,10 @@ test-native: build ## The core, the services and the module in the host harness
 test-node: EXTRA_TARGETS := wasm32-unknown-unknown
 test-node: check-node rust-targets $(WASM_BINDGEN_RUNNER) ## The core's own suite in 32-bit Wasm, without any host
 	$(CARGO) test $(LOCKED) -p optimizer-core --features strategies --lib --target wasm32-unknown-unknown
+
+.PHONY: test-meta
+test-meta: $(VENV)/.complete ## Kong's schema of the configuration, with a draft 4 validator and a corpus
+	$(VENV)/bin/python -m pytest -q integration/configurations
 
 .PHONY: test-streams
 test-streams: $(VENV)/.complete ## Streams put together and replayed, beside the official SDKs' own accumulators

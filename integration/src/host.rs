@@ -411,6 +411,19 @@ impl Host {
         }
     }
 
+    /// A callout comes bit by bit, in time at each step, and takes so long in all (Kong).
+    pub fn lets_trickle(&mut self, id: u32, time: Duration) {
+        let index = id as usize - 1 - self.store.data().forgotten;
+        let callout = &mut self.store.data_mut().callouts[index];
+        callout.timeout = callout.timeout.map(|timeout| timeout + time);
+    }
+
+    /// A callout fails, and the module is not told: so some versions of Kong's runtime.
+    pub fn forgets(&mut self, id: u32) {
+        let index = id as usize - 1 - self.store.data().forgotten;
+        kong::forget(&mut self.store.as_context_mut(), index);
+    }
+
     fn deliver(&mut self, index: usize, answer: Answer) {
         if self.is_kong() {
             let (headers, body) = answer.seen_on_kong();

@@ -377,6 +377,15 @@ pub(crate) fn callout_ended(
     }
 }
 
+/// A callout ends, and nobody is told.
+pub(crate) fn forget(vm: &mut Vm<'_>, index: usize) {
+    let callout = &mut vm.data_mut().callouts[index];
+    callout.answered = true;
+    if let Some(id) = callout.stream {
+        proceed(vm, id);
+    }
+}
+
 /// The timer.
 pub(crate) fn tick(vm: &mut Vm<'_>) {
     vm.data_mut().step = Step::Tick;

@@ -348,7 +348,12 @@ fn http_call(
     timeout: u32,
 ) -> std::result::Result<u32, Fault> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:-_[]/".contains(&byte);
-    if host.is_empty() || !host.bytes().all(plain) || host.starts_with(':') {
+    let is_socket = host.starts_with("unix:/");
+    if host.is_empty()
+        || !host.bytes().all(plain)
+        || host.starts_with(':')
+        || (host.contains('/') && !is_socket)
+    {
         return trap(format!("dispatch failed: tcp socket - bad argument: {host:?}"));
     }
     for name in [":method", ":path"] {

@@ -315,8 +315,8 @@ impl Before {
         let counted = self.counted(proxy);
         // What no access log shows, the counters tell.
         let outcome = |family: &str, name| {
-            let counters = counted.keys().filter_map(|name| name.strip_prefix(family));
-            let counter = counters.last().and_then(|rest| rest.split_once(".reason."));
+            let mut counters = counted.keys().filter_map(|name| name.strip_prefix(family));
+            let counter = counters.next_back().and_then(|rest| rest.split_once(".reason."));
             let told = counter.map_or("none".to_owned(), |(outcome, reason)| match reason {
                 "none" => outcome.to_owned(),
                 reason => format!("{outcome}:{reason}"),
