@@ -1,5 +1,6 @@
 //! The core itself, its effects carried out in memory.
 
+pub mod kong;
 mod lane;
 mod proxy;
 

@@ -167,6 +167,11 @@ macro_rules! on_every_host {
             }
 
             #[test]
+            fn native_on_kong() {
+                scenario(crate::native::kong::start);
+            }
+
+            #[test]
             fn wasm_on_kong() {
                 scenario(crate::wasm::start_on_kong);
             }
