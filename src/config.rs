@@ -3,10 +3,15 @@
 //! These types are the one source of the JSON Schema and of Kong's
 //! `optimizer.meta.json`.
 
+mod reader;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde_json::value::RawValue;
+
+use self::reader::Reader;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -312,19 +317,6 @@ struct WholeVisitor {
     max: u64,
 }
 
-impl WholeVisitor {
-    fn refuse<E: de::Error>(&self, got: impl fmt::Display) -> E {
-        if got.to_string().parse::<u64>().is_ok() {
-            E::custom(format_args!(
-                "expected {} from {} to {}, got {got}",
-                self.unit, self.min, self.max
-            ))
-        } else {
-            E::custom(format_args!("expected {}, got {got}", self.unit))
-        }
-    }
-}
-
 impl Visitor<'_> for WholeVisitor {
     type Value = u64;
 
@@ -333,19 +325,11 @@ impl Visitor<'_> for WholeVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
-        if (self.min..=self.max).contains(&number) { Ok(number) } else { Err(self.refuse(number)) }
-    }
-
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
-        Err(self.refuse(number))
-    }
-
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<u64, E> {
-        Err(self.refuse(number))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<u64, E> {
-        Err(self.refuse(format_args!("{text:?}")))
+        if (self.min..=self.max).contains(&number) {
+            return Ok(number);
+        }
+        let Self { unit, min, max } = self;
+        Err(E::custom(format_args!("expected {unit} from {min} to {max}, got {number}")))
     }
 }
 
@@ -360,8 +344,7 @@ impl<'de, const UNIT: u8, const MIN: u64, const MAX: u64, const DEFAULT: u64> De
             _ => "a whole number",
         };
         let visitor = WholeVisitor { unit, min: MIN, max: MAX };
-        // `deserialize_any`, so that a wrong type reaches the visitor that names the unit.
-        deserializer.deserialize_any(visitor).map(Self)
+        deserializer.deserialize_u64(visitor).map(Self)
     }
 }
 
@@ -443,37 +426,12 @@ impl Config {
                 "expected a JSON object (Envoy hands over a google.protobuf.StringValue as it is, a Struct not as JSON: use StringValue)",
             ));
         }
-        let mut deserializer = serde_json::Deserializer::from_slice(text);
-        let config = serde_path_to_error::deserialize(&mut deserializer)
-            .map_err(|error| describe(&error.path().to_string(), error.inner()))?;
-        deserializer.end().map_err(|error| describe("", &error))?;
-        Ok(config)
-    }
-}
-
-fn describe(path: &str, error: &serde_json::Error) -> ConfigError {
-    let path = if path == "." { "" } else { path };
-    let text = error.to_string();
-    if error.classify() != serde_json::error::Category::Data {
-        return ConfigError::new("", format!("not JSON: {text}"));
-    }
-    if path == "optimizer.token" {
-        return ConfigError::new(path, "expected a string");
-    }
-    let message = text.rsplit_once(" at line ").map_or(&*text, |(message, _)| message);
-    if let Some((name, _)) =
-        message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'))
-    {
-        let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        return ConfigError::new(path, "required, but missing");
-    }
-    let typed = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "));
-    match typed.and_then(|typed| typed.split_once(", expected ")) {
-        Some((got, expected)) => {
-            let got = got.strip_prefix("string ").unwrap_or(got);
-            ConfigError::new(path, format!("expected {expected}, got {got}"))
-        }
-        None => ConfigError::new(path, message),
+        let whole: &RawValue = serde_json::from_slice(text)
+            .map_err(|error| ConfigError::new("", format!("not JSON: {error}")))?;
+        Self::deserialize(Reader::new(whole.get())).map_err(|error| match &*error.path {
+            "optimizer.token" => ConfigError::new(error.path, "expected a string"),
+            _ => error,
+        })
     }
 }
 
@@ -552,7 +510,7 @@ mod tests {
             ("{}".to_owned(), "configuration: optimizer: required, but missing"),
             (
                 r#"{"optimizer":{"upstream":1}}"#.to_owned(),
-                "configuration: optimizer.upstream: expected a string, got integer `1`",
+                "configuration: optimizer.upstream: expected a string, got 1",
             ),
         ] {
             assert_eq!(error(&json), expected, "{json}");
