@@ -2,7 +2,7 @@
 //! and the write-backs and records that nobody waits for.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use crate::effect::Effect;
 use crate::json::Unjoined;
 use crate::metric::{Metric, Verdict, micros};
 use crate::plan::Plan;
+use crate::sorted::Sorted;
 use crate::watch::Watch;
 
 /// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
@@ -40,7 +41,7 @@ pub struct Adapter {
     held_bytes: u64,
     next_callout: u32,
     queue: VecDeque<Queued>,
-    in_flight: BTreeMap<u32, (Kind, Duration)>,
+    in_flight: Sorted<u32, (Kind, Duration)>,
     /// Makes ids unlike those of other VMs.
     seed: u64,
     /// Ticks have been asked for. Asking again would start the host's timer anew:
@@ -51,7 +52,7 @@ pub struct Adapter {
     /// The breaker has opened: held calls are to hear of it.
     letting_go: bool,
     /// Stands in for shared data on hosts that have none.
-    local: BTreeMap<String, Vec<u8>>,
+    local: Sorted<String, Vec<u8>>,
 }
 
 #[derive(Debug)]
@@ -78,10 +79,10 @@ impl Adapter {
             held_bytes: 0,
             next_callout: 0,
             queue: VecDeque::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: Sorted::default(),
             seed,
             awake: false,
-            local: BTreeMap::new(),
+            local: Sorted::default(),
         }
     }
 
@@ -265,7 +266,7 @@ impl Adapter {
         true
     }
 
-    pub(crate) fn local(&mut self) -> &mut BTreeMap<String, Vec<u8>> {
+    pub(crate) fn local(&mut self) -> &mut Sorted<String, Vec<u8>> {
         &mut self.local
     }
 }

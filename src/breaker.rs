@@ -27,7 +27,7 @@ pub(crate) enum Admission {
 }
 
 /// What became of the breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Transition {
     /// Too many failures in a row.
     Opened,

@@ -4,7 +4,7 @@ macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
         /// Why the plan was not carried out. One variant per reason; each is
         /// counted under [`Bypass::name`].
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Bypass { $($(#[doc = $doc])+ $variant,)+ }
 
         impl Bypass {

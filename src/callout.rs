@@ -10,7 +10,7 @@ use crate::headers::Headers;
 use crate::host::Host;
 
 /// Which operation of the Optimizer Protocol a callout is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `POST /v1/optimize`
     Optimize,
@@ -178,7 +178,7 @@ impl Outcome {
 }
 
 /// How a callout ended, as metrics spell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CalloutResult {
     /// A usable answer.
     Ok,

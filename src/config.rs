@@ -5,10 +5,10 @@
 
 mod reader;
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use self::reader::Reader;
@@ -35,7 +35,7 @@ pub struct Config {
     pub hooks: Hooks,
     /// Path suffix to canonical endpoint, added to the five known ones; the longest match wins.
     #[serde(default)]
-    pub endpoints: BTreeMap<String, Endpoint>,
+    pub endpoints: Named<Endpoint>,
     /// How much is held at most.
     #[serde(default)]
     pub limits: Limits,
@@ -47,7 +47,7 @@ pub struct Config {
     pub cache: Cache,
     /// Trusted sources of attribution by name (`user`, `team`, `sessionId`, `intent`, `intentLabel`, …); they win over `x-anyray-metadata`.
     #[serde(default)]
-    pub attribution: BTreeMap<String, Attribution>,
+    pub attribution: Named<Attribution>,
     /// When the optimizer is left alone because it keeps failing.
     #[serde(default)]
     pub breaker: Breaker,
@@ -252,6 +252,36 @@ pub struct Record {
     pub content: bool,
 }
 
+/// Values under names that the operator chooses, in their order.
+#[derive(Clone, Debug)]
+pub struct Named<T>(pub Vec<(String, T)>);
+
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamedVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
+            type Value = Named<T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
+                let mut all = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    all.push(entry);
+                }
+                Ok(Named(all))
+            }
+        }
+        deserializer.deserialize_map(NamedVisitor(PhantomData))
+    }
+}
+
 /// A value that is shown nowhere.
 #[derive(Clone, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(serde::Serialize, schemars::JsonSchema))]
@@ -350,7 +380,29 @@ impl<'de, const UNIT: u8, const MIN: u64, const MAX: u64, const DEFAULT: u64> De
 
 #[cfg(feature = "schema")]
 mod schema {
+    use std::collections::BTreeMap;
+
     use super::*;
+
+    impl<T: serde::Serialize> serde::Serialize for Named<T> {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        }
+    }
+
+    impl<T: schemars::JsonSchema> schemars::JsonSchema for Named<T> {
+        fn inline_schema() -> bool {
+            true
+        }
+
+        fn schema_name() -> std::borrow::Cow<'static, str> {
+            BTreeMap::<String, T>::schema_name()
+        }
+
+        fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+            BTreeMap::<String, T>::json_schema(generator)
+        }
+    }
 
     impl<const UNIT: u8, const MIN: u64, const MAX: u64, const DEFAULT: u64> serde::Serialize
         for Whole<UNIT, MIN, MAX, DEFAULT>

@@ -1,7 +1,7 @@
 //! Which LLM API a request is, told from its path, and what that API requires.
 
 /// An LLM API's wire format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dialect {
     /// OpenAI chat completions.
     OpenAiChat,

@@ -82,6 +82,7 @@ mod record;
 mod rope;
 #[cfg(feature = "schema")]
 pub mod schema;
+pub mod sorted;
 pub mod sse;
 #[cfg(feature = "strategies")]
 pub mod strategies;

@@ -8,7 +8,7 @@ use crate::callout::{CalloutResult, Kind};
 use crate::dialect::Dialect;
 
 /// How a hook, or a write-back, ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
     /// The optimizer changed the message.
     Transformed,
@@ -65,7 +65,7 @@ pub enum MetricKind {
 }
 
 /// A counter, a gauge or a histogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
     /// Exchanges on LLM endpoints, by what the request hook came to.
     Exchanges(Verdict),

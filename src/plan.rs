@@ -111,7 +111,7 @@ impl Plan {
         check_path_prefix(&optimizer.path_prefix)?;
         let authorization = bearer(optimizer.token.map(|token| token.0), optimizer.token_env, env)?;
         let mut extra = Vec::new();
-        for (suffix, endpoint) in config.endpoints {
+        for (suffix, endpoint) in config.endpoints.0 {
             if !suffix.starts_with('/') {
                 return Err(ConfigError::new(
                     format!("endpoints.{suffix}"),
@@ -122,7 +122,7 @@ impl Plan {
         }
         let mut properties = Vec::new();
         let mut trusted = Vec::new();
-        for (name, source) in config.attribution {
+        for (name, source) in config.attribution.0 {
             if let Some(property) = &source.property {
                 check_property(&name, property, host)?;
             }

@@ -5,13 +5,14 @@ mod replay;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
 
 use self::block::Block;
 use super::StreamError;
+use super::merge::check_room;
 use super::raw::{object, push_name};
 use super::replay::object_of;
 use crate::json::{self, Kind, Object};
+use crate::sorted::Sorted;
 use crate::sse::SseEvent;
 
 pub(super) use self::replay::replay;
@@ -21,7 +22,7 @@ pub(super) use self::replay::replay;
 pub(super) struct State {
     /// The message as it started.
     start: Option<String>,
-    blocks: BTreeMap<u64, Block>,
+    blocks: Sorted<u64, Block>,
     /// Every `message_delta`.
     changes: Vec<String>,
     usage: OnceCell<Option<String>>,
@@ -54,6 +55,7 @@ impl State {
             "\"message_start\"" => self.start(&required_object(&data, "message")?),
             "\"content_block_start\"" => {
                 let block = Block::new(&required_object(&data, "content_block")?)?;
+                check_room(self.blocks.len())?;
                 match self.blocks.insert(index(&data)?, block) {
                     None => Ok(()),
                     Some(_) => Err(StreamError::Unexpected),
@@ -96,10 +98,10 @@ impl State {
         let merged = self.usage.get_or_init(|| {
             let start = object(self.start.as_ref()?.as_bytes()).ok()?;
             let start = member_object(&start, "usage");
-            let mut late = Late::new();
+            let mut late = Late::default();
             for change in &self.changes {
                 let change = object(change.as_bytes()).ok()?;
-                lay(&mut late, member_object(&change, "usage").as_ref());
+                lay(&mut late, member_object(&change, "usage").as_ref()).ok()?;
             }
             match start {
                 Some(start) => overlaid(&start, late).ok(),
@@ -119,11 +121,11 @@ impl State {
         let text = self.start.take().filter(|_| self.stopped).ok_or(StreamError::Incomplete)?;
         let start = object(text.as_bytes())?;
         let changes = std::mem::take(&mut self.changes);
-        let mut late = Late::new();
+        let mut late = Late::default();
         for change in &changes {
             let change = object(change.as_bytes())?;
-            lay(&mut late, member_object(&change, "delta").as_ref());
-            lay(&mut late, Some(&change));
+            lay(&mut late, member_object(&change, "delta").as_ref())?;
+            lay(&mut late, Some(&change))?;
         }
         for wrapping in ["type", "delta", "usage"] {
             late.remove(wrapping);
@@ -149,7 +151,7 @@ impl State {
             let value = late.remove(&member.name);
             self.push(&mut out, &member.name, value.as_deref().unwrap_or(member.value))?;
         }
-        for (name, value) in &late {
+        for (name, value) in late.iter() {
             self.push(&mut out, name, value)?;
         }
         out.push(b'}');
@@ -176,18 +178,20 @@ impl State {
 }
 
 /// Members that come late, by their names.
-type Late<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
+type Late<'a> = Sorted<Cow<'a, str>, Cow<'a, str>>;
 
 /// Lays `newer` over what is there. Null never takes anything away.
-fn lay<'a>(late: &mut Late<'a>, newer: Option<&Object<'a>>) {
+fn lay<'a>(late: &mut Late<'a>, newer: Option<&Object<'a>>) -> Result<(), StreamError> {
     for member in newer.map_or(&[][..], Object::members) {
+        check_room(late.len())?;
         let (name, value) = (member.name.clone(), Cow::Borrowed(member.value));
         if json::kind(member.value) == Kind::Null {
-            late.entry(name).or_insert(value);
+            late.insert_new(name, value);
         } else {
             late.insert(name, value);
         }
     }
+    Ok(())
 }
 
 fn write(late: Late<'_>) -> String {

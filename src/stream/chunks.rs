@@ -1,14 +1,13 @@
 //! What OpenAI's chat and completions have in common: an answer as a stream of
 //! chunks, each with the answer's own members and pieces of its choices.
 
-use std::collections::BTreeMap;
-
 use super::StreamError;
-use super::merge::{Members, Rule, length, merge_member, take};
+use super::merge::{Members, Rule, check_room, length, merge_member, take};
 use super::raw::{items, object, push_member, push_name};
 use super::sink::Sink;
 use crate::json::{self, Kind, Object};
 use crate::protocol::has_error;
+use crate::sorted::Sorted;
 use crate::sse::SseEvent;
 
 /// The members that a chunk of any kind carries, in the order of the API.
@@ -17,8 +16,8 @@ const HEAD: [&str; 6] = ["id", "object", "created", "model", "service_tier", "sy
 /// What the chunks have told so far.
 #[derive(Debug, Default)]
 pub(super) struct Chunks {
-    head: BTreeMap<String, String>,
-    choices: BTreeMap<u64, Members>,
+    head: Sorted<String, String>,
+    choices: Sorted<u64, Members>,
     usage: Option<String>,
     done: bool,
     /// Members, items and choices so far.
@@ -72,10 +71,11 @@ impl Chunks {
     fn choice(&mut self, choice: &Object<'_>, piece: &str) -> Result<(), StreamError> {
         let index = choice.get("index").and_then(|index| index.parse().ok());
         let index = index.ok_or(StreamError::Unexpected)?;
-        if !self.choices.contains_key(&index) {
+        if self.choices.get(&index).is_none() {
             take(&mut self.used)?;
+            self.choices.insert(index, Members::default());
         }
-        let members = self.choices.entry(index).or_default();
+        let Some(members) = self.choices.get_mut(&index) else { return Ok(()) };
         for member in choice.members() {
             let name = &*member.name;
             if name == piece {
@@ -120,7 +120,7 @@ impl Chunks {
         }
         push_name(&mut out, "choices");
         for (place, mut members) in std::mem::take(&mut self.choices).into_values().enumerate() {
-            if !members.contains_key("finish_reason") {
+            if members.get("finish_reason").is_none() {
                 return Err(StreamError::Incomplete);
             }
             complete(&mut members)?;
@@ -131,7 +131,7 @@ impl Chunks {
                     value.write(&mut out);
                 }
             }
-            for (name, value) in &members {
+            for (name, value) in members.iter() {
                 push_name(&mut out, name);
                 value.write(&mut out);
             }
@@ -141,7 +141,7 @@ impl Chunks {
         if let Some(usage) = self.usage {
             push_member(&mut out, "usage", usage.as_bytes());
         }
-        for (name, value) in &self.head {
+        for (name, value) in self.head.iter() {
             push_member(&mut out, name, value.as_bytes());
         }
         out.push(b'}');
@@ -277,12 +277,13 @@ pub(super) struct Choice<'a> {
 impl<'a> Choice<'a> {
     /// The choices of a plain body, in the order of their `index`.
     pub(super) fn all(body: &Object<'a>) -> Option<Vec<Self>> {
-        let mut choices = BTreeMap::new();
+        let mut choices = Sorted::default();
         for item in items(body.get("choices")?).ok()? {
             let members = Object::parse(item.as_bytes()).ok()?;
             let index = members.get("index")?.parse().ok()?;
             let finish_reason = members.get("finish_reason").filter(|value| is_reason(value))?;
             let choice = Self { members, index, finish_reason, begun: false };
+            check_room(choices.len()).ok()?;
             if choices.insert(index, choice).is_some() {
                 return None;
             }

@@ -1,12 +1,11 @@
 //! JSON that grows: how the deltas of a stream become one value. Texts grow by
 //! their raw insides, so that nothing is decoded and no byte is copied twice.
 
-use std::collections::BTreeMap;
-
 use super::StreamError;
 use super::raw::{inside, items, object, push_name};
 use crate::json::{self, Kind, Object};
 use crate::rope::Rope;
+use crate::sorted::Sorted;
 
 /// How a later value meets an earlier one of the same name. In both, null tells nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,23 +29,26 @@ pub(super) enum Grown {
     List(Box<Rope>),
     Members(Members),
     /// Items by their `index`.
-    Indexed(BTreeMap<u64, Grown>),
+    Indexed(Sorted<u64, Grown>),
 }
 
-pub(super) type Members = BTreeMap<String, Grown>;
+pub(super) type Members = Sorted<String, Grown>;
 
 /// Deeper objects are not merged, the later one wins: the recursion stays bounded.
 const MAX_DEPTH: u8 = 16;
 /// No answer has so many members, items and choices together; each costs more than its bytes.
-const MAX_ENTRIES: usize = 16 * 1024;
+const MAX_ENTRIES: usize = 4096;
 
 /// Counts one more entry of an answer, of which `used` are taken.
 pub(super) fn take(used: &mut usize) -> Result<(), StreamError> {
-    if *used >= MAX_ENTRIES {
-        return Err(StreamError::TooLarge);
-    }
+    check_room(*used)?;
     *used = used.saturating_add(1);
     Ok(())
+}
+
+/// Whether there may be one more than `used` entries.
+pub(super) fn check_room(used: usize) -> Result<(), StreamError> {
+    if used < MAX_ENTRIES { Ok(()) } else { Err(StreamError::TooLarge) }
 }
 
 impl Grown {
@@ -58,7 +60,7 @@ impl Grown {
         Ok(match json::kind(value) {
             Kind::String if rule == Rule::Piece => Self::Text(rope(inside(value))),
             Kind::Array if rule == Rule::Piece && depth < MAX_DEPTH && is_indexed(value)? => {
-                let mut grown = Self::Indexed(BTreeMap::new());
+                let mut grown = Self::Indexed(Sorted::default());
                 grown.merge(value, rule, depth, used)?;
                 grown
             }
@@ -148,7 +150,7 @@ impl Grown {
             && json::kind(value) == Kind::Object
         {
             let value = std::mem::take(value);
-            let mut members = Members::new();
+            let mut members = Members::default();
             merge_members(&mut members, &object(value.as_bytes())?, rule, depth, used)?;
             *self = Self::Members(members);
         }
@@ -184,7 +186,7 @@ impl Grown {
             }
             Self::Members(members) => {
                 out.push(b'{');
-                for (name, value) in members {
+                for (name, value) in members.iter() {
                     push_name(out, name);
                     value.write(out);
                 }
@@ -292,12 +294,12 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn merged(rule: Rule, values: &[&str]) -> Result<String, StreamError> {
-        let (mut members, mut used) = (Members::new(), 0);
+        let (mut members, mut used) = (Members::default(), 0);
         for value in values {
             merge_member(&mut members, "m", value, rule, 0, &mut used)?;
         }
         let mut out = Vec::new();
-        members["m"].write(&mut out);
+        members.get("m").unwrap().write(&mut out);
         assert!(serde_json::from_slice::<&serde_json::value::RawValue>(&out).is_ok(), "{out:?}");
         Ok(String::from_utf8(out).unwrap())
     }

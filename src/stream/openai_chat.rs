@@ -50,7 +50,7 @@ fn completed(mut message: Grown) -> Result<Grown, StreamError> {
 }
 
 fn or_insert(members: &mut Members, name: &str, value: &str) {
-    members.entry(name.to_owned()).or_insert_with(|| Grown::whole(value));
+    members.insert_new(name.to_owned(), Grown::whole(value));
 }
 
 /// The stream that gives `body`.

@@ -23,7 +23,7 @@ impl State {
 
     pub(super) fn finish(self) -> Result<Vec<u8>, StreamError> {
         self.0.finish("text_completion", "text", |choice| {
-            choice.entry("text".to_owned()).or_insert_with(|| Grown::whole("\"\""));
+            choice.insert_new("text".to_owned(), Grown::whole("\"\""));
             Ok(())
         })
     }

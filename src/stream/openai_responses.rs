@@ -2,12 +2,12 @@
 
 mod replay;
 
-use std::collections::BTreeMap;
-
 use super::StreamError;
+use super::merge::check_room;
 use super::raw::object;
 use super::replay::object_of;
 use crate::json::{self, Kind, Object};
+use crate::sorted::Sorted;
 use crate::sse::SseEvent;
 
 pub(super) use self::replay::replay;
@@ -16,7 +16,7 @@ pub(super) use self::replay::replay;
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Finished items by their place in the output.
-    items: BTreeMap<u64, String>,
+    items: Sorted<u64, String>,
     usage: Option<String>,
     response: Option<Vec<u8>>,
 }
@@ -62,6 +62,7 @@ impl State {
     fn item(&mut self, data: &Object<'_>) -> Result<(), StreamError> {
         let item = data.get("item").ok_or(StreamError::Unexpected)?;
         let index = data.get("output_index").and_then(|index| index.parse().ok());
+        check_room(self.items.len())?;
         self.items.insert(index.ok_or(StreamError::Unexpected)?, item.to_owned());
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! What the contexts of one VM share, and the effects that need no stream.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
 use std::rc::Weak;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use optimizer_core::effect::Notice;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
 use optimizer_core::metric::{Metric, MetricKind};
+use optimizer_core::sorted::Sorted;
 use proxy_wasm::types::{BufferType, MapType, MetricType};
 
 use crate::hostcalls;
@@ -23,9 +23,9 @@ const TICK_MS: u32 = 10;
 pub struct Vm {
     pub host: Host,
     pub adapter: RefCell<Adapter>,
-    metrics: RefCell<HashMap<Metric, u32>>,
+    metrics: RefCell<Sorted<Metric, u32>>,
     /// Streams that hold a message, by context.
-    holding: RefCell<BTreeMap<u32, Weak<dyn Holding>>>,
+    holding: RefCell<Sorted<u32, Weak<dyn Holding>>>,
 }
 
 impl Vm {

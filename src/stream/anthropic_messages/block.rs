@@ -1,12 +1,11 @@
 //! One content block, growing by its deltas.
 
-use std::collections::BTreeMap;
-
 use serde_json::value::RawValue;
 
 use super::required;
 use crate::json::{self, Kind, Object};
 use crate::rope::Rope;
+use crate::sorted::Sorted;
 use crate::stream::StreamError;
 use crate::stream::raw::{inside, object, push_name};
 use crate::stream::replay::string;
@@ -16,27 +15,23 @@ use crate::stream::replay::string;
 #[derive(Debug)]
 pub(super) struct Block {
     start: String,
-    grown: BTreeMap<&'static str, Rope>,
+    grown: Sorted<&'static str, Rope>,
 }
 
 impl Block {
     pub(super) fn new(start: &Object<'_>) -> Result<Self, StreamError> {
         required(start, "type")?;
-        Ok(Self { start: start.text().to_owned(), grown: BTreeMap::new() })
+        Ok(Self { start: start.text().to_owned(), grown: Sorted::default() })
     }
 
     pub(super) fn grow(&mut self, delta: &Object<'_>) -> Result<(), StreamError> {
         let text = |name| string(required(delta, name)?).ok_or(StreamError::Unexpected);
         match required(delta, "type")? {
-            "\"text_delta\"" => self.grown("text").push(text("text")?.as_bytes()),
-            "\"thinking_delta\"" => self.grown("thinking").push(text("thinking")?.as_bytes()),
-            "\"input_json_delta\"" => self.grown("input").push(text("partial_json")?.as_bytes()),
+            "\"text_delta\"" => self.push("text", "", text("text")?),
+            "\"thinking_delta\"" => self.push("thinking", "", text("thinking")?),
+            "\"input_json_delta\"" => self.push("input", "", text("partial_json")?),
             "\"citations_delta\"" => {
-                let citations = self.grown("citations");
-                if !citations.is_empty() {
-                    citations.push(b",");
-                }
-                citations.push(required(delta, "citation")?.as_bytes());
+                self.push("citations", ",", required(delta, "citation")?);
             }
             "\"signature_delta\"" => {
                 self.replace("signature", required(delta, "signature")?);
@@ -54,8 +49,15 @@ impl Block {
         Ok(())
     }
 
-    fn grown(&mut self, name: &'static str) -> &mut Rope {
-        self.grown.entry(name).or_default()
+    /// Adds to a member, behind what it has and `between`.
+    fn push(&mut self, name: &'static str, between: &str, more: &str) {
+        match self.grown.get_mut(name) {
+            Some(grown) => {
+                grown.push(between.as_bytes());
+                grown.push(more.as_bytes());
+            }
+            None => self.replace(name, more),
+        }
     }
 
     fn replace(&mut self, name: &'static str, value: &str) {
