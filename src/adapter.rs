@@ -142,7 +142,7 @@ impl Adapter {
 
     /// Forgets callouts of whose end the host said nothing.
     fn give_up(&mut self, now: Duration, effects: &mut Vec<Effect>) {
-        self.in_flight.retain(|_, &mut (kind, since)| {
+        self.in_flight.retain(|_, &(kind, since)| {
             let took = now.saturating_sub(since);
             let waits = took < LOST_AFTER;
             if !waits {

@@ -10,6 +10,13 @@ pub struct Sorted<K, V>(Vec<(K, V)>);
 
 impl<K, V> Default for Sorted<K, V> {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, V> Sorted<K, V> {
+    /// No entries.
+    pub const fn new() -> Self {
         Self(Vec::new())
     }
 }

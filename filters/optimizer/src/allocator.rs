@@ -1,44 +1,22 @@
-//! The module's allocator: the system's, but for one allocation that can be given a place of its own.
+//! Memory for what the host hands over, which may be given a place beforehand.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-struct Allocator;
-
-#[global_allocator]
-static ALLOCATOR: Allocator = Allocator;
-
-/// Where the next allocation of one byte goes, if it has been given a place.
+/// Where the next byte that the host hands over goes, if it has been given a place.
 static PLACE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 
-// SAFETY: all but the placed allocation is the system's; that one is never given back.
-unsafe impl GlobalAlloc for Allocator {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() == 1 && !PLACE.load(Ordering::Relaxed).is_null() {
-            return PLACE.swap(null_mut(), Ordering::Relaxed);
-        }
-        // SAFETY: the caller's promises are those of the system's allocator.
-        unsafe { System.alloc(layout) }
+/// Memory that the host writes to and hands over with its next answer; see `hostcalls`.
+#[unsafe(no_mangle)]
+extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
+    if size == 1 && !PLACE.load(Ordering::Relaxed).is_null() {
+        return PLACE.swap(null_mut(), Ordering::Relaxed);
     }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are those of the system's allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promises are those of the system's allocator.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller's promises are those of the system's allocator.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
+    Box::into_raw(Box::<[u8]>::new_uninit_slice(size)).cast()
 }
 
-/// Runs `act`; the first allocation of one byte in it is `place`, and must not be given back.
+/// Runs `act`; the first single byte that the host hands over in it is put in `place`, and
+/// must not be given back.
 pub fn placing_one_byte<T>(place: &mut [u8], act: impl FnOnce() -> T) -> T {
     PLACE.store(place.as_mut_ptr(), Ordering::Relaxed);
     let result = act();

@@ -1,11 +1,11 @@
-//! Host calls that never panic. The SDK's own do on most statuses other than Ok
-//! and on header values that are not UTF-8; a client must not be able to end the
-//! VM with either.
+//! Host calls that never panic, whatever the host's status and whatever bytes a
+//! client puts into its headers.
 
+use std::borrow::Cow;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
-use proxy_wasm::types::{BufferType, MapType, MetricType, StreamType};
+use crate::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 
 /// `NotFound` of the Proxy-Wasm ABI.
 pub const NOT_FOUND: u32 = 1;
@@ -13,8 +13,21 @@ const OK: u32 = 0;
 
 mod abi {
     //! Proxy-Wasm ABI 0.2.1, with statuses as plain numbers: hosts answer with
-    //! statuses that the SDK's enum does not know.
+    //! statuses that the ABI does not know.
     unsafe extern "C" {
+        pub fn proxy_log(level: u32, text: *const u8, size: usize) -> u32;
+        pub fn proxy_http_call(
+            upstream: *const u8,
+            upstream_size: usize,
+            headers: *const u8,
+            headers_size: usize,
+            body: *const u8,
+            body_size: usize,
+            trailers: *const u8,
+            trailers_size: usize,
+            timeout: u32,
+            token: *mut u32,
+        ) -> u32;
         pub fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
         pub fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
         pub fn proxy_get_buffer_bytes(
@@ -203,21 +216,55 @@ pub fn pairs(map: &[u8]) -> Vec<(&[u8], &[u8])> {
     all(map).unwrap_or_default()
 }
 
-fn serialized(pairs: &[(&str, &str)]) -> Vec<u8> {
+fn serialized(pairs: &[Header]) -> Vec<u8> {
     // Lengths are those of our own short headers.
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
-    let mut out = number(pairs.len()).to_vec();
+    let mut out = Vec::with_capacity(512);
+    out.extend(number(pairs.len()));
     for (key, value) in pairs {
         out.extend(number(key.len()));
         out.extend(number(value.len()));
     }
     for (key, value) in pairs {
-        for text in [key, value] {
+        for text in [*key, &**value] {
             out.extend_from_slice(text.as_bytes());
             out.push(0);
         }
     }
     out
+}
+
+/// A header of our own.
+pub type Header = (&'static str, Cow<'static, str>);
+
+/// Calls another service; the token that comes back with its answer, unless the host refused.
+pub fn call(upstream: &str, headers: &[Header], body: &[u8], timeout: Duration) -> Option<u32> {
+    let headers = serialized(headers);
+    let trailers = serialized(&[]);
+    let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: the pointers are valid for the call.
+    let status = unsafe {
+        abi::proxy_http_call(
+            upstream.as_ptr(),
+            upstream.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout,
+            &mut token,
+        )
+    };
+    (status == OK).then_some(token)
+}
+
+/// Writes a line to the host's log.
+pub fn log(level: LogLevel, text: &str) {
+    // SAFETY: the pointer is valid for the call.
+    unsafe { abi::proxy_log(level as u32, text.as_ptr(), text.len()) };
 }
 
 /// Sets a header, replacing all of its values.
@@ -300,7 +347,7 @@ pub fn continue_stream(stream: StreamType) {
 }
 
 /// Answers the client.
-pub fn send_response(status: u32, headers: &[(&str, &str)], body: &[u8]) {
+pub fn send_response(status: u32, headers: &[Header], body: &[u8]) {
     const NO_GRPC_STATUS: i32 = -1;
     let headers = serialized(headers);
     // SAFETY: the pointers are valid for the call.

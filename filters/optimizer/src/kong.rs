@@ -2,8 +2,8 @@
 //! Kong around it or without, may be asked for here.
 
 use optimizer_core::headers::Headers;
-use proxy_wasm::types::{BufferType, MapType};
 
+use crate::types::{BufferType, MapType};
 use crate::{allocator, hostcalls};
 
 /// Kong's name for the provider that a call is routed to: its service. A plain nginx has none.

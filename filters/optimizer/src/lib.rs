@@ -1,7 +1,9 @@
 //! The adapter as a Proxy-Wasm filter: callbacks become events of the core, the
 //! core's effects become host calls. Nothing is decided here.
-// `proxy_wasm::main!` exports functions that it does not document.
-#![allow(missing_docs)]
+//!
+//! The ABI is spoken without the `proxy-wasm` crate: its dispatcher and its traits for
+//! TCP, gRPC and the rest come to a tenth of this module, and its host calls panic on what
+//! a client or a host may well send.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,17 +15,11 @@
 )]
 
 mod allocator;
+mod callbacks;
 mod hostcalls;
 mod kong;
+mod logger;
 mod root;
 mod stream;
+mod types;
 mod vm;
-
-use proxy_wasm::types::LogLevel;
-
-proxy_wasm::main! {{
-    // The host filters by its own level. It cannot be asked for: to Kong's runtime the function that
-    // does is another, and a module that imports it does not load.
-    proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|context| Box::new(root::Root::new(context)));
-}}

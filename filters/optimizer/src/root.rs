@@ -10,11 +10,9 @@ use optimizer_core::config::{Config, ConfigError};
 use optimizer_core::effect::Effect;
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{BufferType, ContextType};
 
 use crate::hostcalls;
-use crate::stream::Stream;
+use crate::types::BufferType;
 use crate::vm::{Callouts, Vm, log};
 
 pub struct Root {
@@ -34,7 +32,7 @@ impl Root {
         for effect in effects {
             match effect {
                 Effect::Callout(callout) => {
-                    let sent = self.callouts.send(&vm.upstream(), &callout);
+                    let sent = self.callouts.send(self.context, &vm.upstream(), &callout);
                     if !sent {
                         self.done(vm, callout.id, Outcome::DispatchFailed);
                     }
@@ -52,19 +50,23 @@ impl Root {
         let now = hostcalls::now();
         self.run(vm, |adapter, effects| adapter.callout_done(id, outcome, now, effects));
     }
-}
 
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
+    /// What the contexts of this configuration share, once it is read.
+    pub fn vm(&self) -> Option<Rc<Vm>> {
+        self.vm.clone()
+    }
+
+    /// A callout has ended, `body_size` bytes of its answer's body are there.
+    pub fn callout_done(&mut self, token: u32, body_size: usize) {
         let Some(vm) = self.vm.clone() else { return };
-        if let Some((id, outcome)) = self.callouts.ended(vm.host, token, body_size) {
+        let ended = self.callouts.ended(vm.host, token, body_size);
+        if let Some((id, outcome)) = ended {
             self.done(&vm, id, outcome);
         }
     }
-}
 
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
+    /// Reads the configuration of so many bytes; false if it is none.
+    pub fn configure(&mut self, size: usize) -> bool {
         let json = match size {
             0 => Vec::new(),
             _ => hostcalls::buffer(BufferType::PluginConfiguration, size).unwrap_or_default(),
@@ -89,20 +91,13 @@ impl RootContext for Root {
         }
     }
 
-    fn on_tick(&mut self) {
+    /// Time has passed.
+    pub fn tick(&mut self) {
         if let Some(vm) = self.vm.clone() {
             vm.tick(self.context);
             let now = hostcalls::now();
             self.run(&vm, |adapter, effects| adapter.tick(now, effects));
         }
-    }
-
-    fn create_http_context(&self, context: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(context, self.vm.clone())))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
     }
 }
 

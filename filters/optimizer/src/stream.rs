@@ -11,13 +11,13 @@ use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
-use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, BufferType, MapType, StreamType};
 
+use crate::types::{Action, BufferType, MapType, StreamType};
 use crate::vm::{Callouts, Holding, Vm, log};
 use crate::{hostcalls, kong};
 
 /// The stream's context. Its state can also be reached from the root context's ticks.
+#[derive(Clone)]
 pub struct Stream(Rc<RefCell<State>>);
 
 /// The state of one HTTP stream.
@@ -67,6 +67,46 @@ impl Stream {
                 callouts: Callouts::default(),
             })
         }))
+    }
+
+    pub fn request_headers(&self, count: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.request_headers(count, end))
+    }
+
+    pub fn request_body(&self, size: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.body(Side::Request, size, end))
+    }
+
+    pub fn request_trailers(&self) -> Action {
+        self.with(Action::Continue, |state| state.trailers(Side::Request))
+    }
+
+    pub fn response_headers(&self, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.response_headers(end))
+    }
+
+    pub fn response_body(&self, size: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.body(Side::Response, size, end))
+    }
+
+    pub fn response_trailers(&self) -> Action {
+        self.with(Action::Continue, |state| state.trailers(Side::Response))
+    }
+
+    /// A callout has ended, `body_size` bytes of its answer's body are there.
+    pub fn callout_done(&self, token: u32, body_size: usize) {
+        self.with((), |state| {
+            let Some(vm) = state.vm.clone() else { return };
+            let ended = state.callouts.ended(vm.host, token, body_size);
+            if let Some((id, outcome)) = ended {
+                state.run(None, Event::CalloutDone(id, outcome));
+            }
+        })
+    }
+
+    /// The exchange is over.
+    pub fn close(&self) {
+        self.with((), State::close);
     }
 
     /// The state, unless the host called in the middle of one of our host calls:
@@ -125,14 +165,12 @@ impl State {
             }
             Effect::ReplaceRest(rest) => self.rest = Some(rest),
             Effect::Callout(callout) => {
-                let sent = self.callouts.send(&vm.upstream(), &callout);
+                let sent = self.callouts.send(self.context, &vm.upstream(), &callout);
                 if !sent {
                     return Some(Reply::DispatchFailed(callout.id));
                 }
             }
             Effect::Respond { headers, body } => {
-                let headers: Vec<_> =
-                    headers.iter().map(|(name, value)| (*name, &**value)).collect();
                 hostcalls::send_response(200, &headers, &body);
             }
             Effect::LoadShared(key) => return Some(Reply::Shared(hostcalls::shared_data(&key))),
@@ -352,49 +390,3 @@ const fn stream_type(side: Side) -> StreamType {
 /// Envoy's name for the cluster that the call is routed to.
 const UPSTREAM: [&str; 2] = ["xds", "cluster_name"];
 const CODE_DETAILS: [&str; 2] = ["response", "code_details"];
-
-impl Context for Stream {
-    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
-        self.with((), |state| {
-            let Some(vm) = state.vm.clone() else { return };
-            if let Some((id, outcome)) = state.callouts.ended(vm.host, token, body_size) {
-                state.run(None, Event::CalloutDone(id, outcome));
-            }
-        });
-    }
-
-    fn on_done(&mut self) -> bool {
-        self.with((), State::close);
-        true
-    }
-}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, count: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.request_headers(count, end))
-    }
-
-    fn on_http_request_body(&mut self, size: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.body(Side::Request, size, end))
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.with(Action::Continue, |state| state.trailers(Side::Request))
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.response_headers(end))
-    }
-
-    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.body(Side::Response, size, end))
-    }
-
-    fn on_http_response_trailers(&mut self, _: usize) -> Action {
-        self.with(Action::Continue, |state| state.trailers(Side::Response))
-    }
-
-    fn on_log(&mut self) {
-        self.with((), State::close);
-    }
-}

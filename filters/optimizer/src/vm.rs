@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Weak;
-use std::time::Duration;
 
+use crate::types::{BufferType, MapType, MetricType};
+use crate::{callbacks, hostcalls};
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
 use optimizer_core::effect::Notice;
@@ -11,9 +12,6 @@ use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
 use optimizer_core::metric::{Metric, MetricKind};
 use optimizer_core::sorted::Sorted;
-use proxy_wasm::types::{BufferType, MapType, MetricType};
-
-use crate::hostcalls;
 
 /// How often write-backs that wait are looked after, in milliseconds.
 const TICK_MS: u32 = 10;
@@ -141,21 +139,13 @@ struct Pending {
 }
 
 impl Callouts {
-    /// Sends a callout; false if the host refused.
-    pub fn send(&mut self, upstream: &str, callout: &Callout) -> bool {
-        let headers = callout.headers.iter().map(|(name, value)| (*name, &**value)).collect();
-        let timeout: Duration = callout.timeout;
-        // Through the SDK, whose dispatcher must know the token when the answer comes.
-        let sent = proxy_wasm::hostcalls::dispatch_http_call(
-            upstream,
-            headers,
-            Some(&callout.body),
-            Vec::new(),
-            timeout,
-        );
-        let Ok(token) = sent else {
+    /// Sends a callout of `context`; false if the host refused.
+    pub fn send(&mut self, context: u32, upstream: &str, callout: &Callout) -> bool {
+        let sent = hostcalls::call(upstream, &callout.headers, &callout.body, callout.timeout);
+        let Some(token) = sent else {
             return false;
         };
+        callbacks::expect_answer(token, context);
         let (id, max_answer_bytes) = (callout.id, callout.max_answer_bytes);
         self.0.push(Pending { token, id, max_answer_bytes });
         true
@@ -166,7 +156,7 @@ impl Callouts {
         !self.0.is_empty()
     }
 
-    /// Reads how a callout ended.
+    /// Reads how a callout ended, if it is one of these.
     pub fn ended(
         &mut self,
         host: Host,
