@@ -19,6 +19,7 @@ pub enum BufferType {
 }
 
 /// A map of headers that the host has.
+#[expect(clippy::enum_variant_names, reason = "the names of the ABI")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum MapType {
