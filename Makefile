@@ -82,6 +82,7 @@ test: test-native test-node test-meta test-streams test-e2e test-conformance tes
 .PHONY: test-all
 test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
 	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
+	$(CARGO) clippy $(LOCKED) $(EXT_PROC) -- -D warnings
 
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := $(notdir $(wildcard integration/fuzz/corpus/*))
@@ -162,7 +163,7 @@ BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_fi
 
 .PHONY: bench
 bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc (BENCH_ROUNDS=5 BENCH_SECONDS=1)
-	$(VENV)/bin/python $(BENCHES)/run.py $(BENCH) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) --results $(BENCHES)/results $(BENCH_ARGS)
+	$(VENV)/bin/python $(BENCHES)/run.py $(BENCH) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) --results $(BENCHES)/results --readme README.md $(BENCH_ARGS)
 
 .PHONY: test-bench
 test-bench: build $(VENV)/.complete

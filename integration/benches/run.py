@@ -33,6 +33,10 @@ STREAM_TITLES = {variant.name: variant.title for variant in STREAMS}
 STARTS = ["bare", "noop", "both"]
 
 
+def is_whole(options: argparse.Namespace) -> bool:
+    return not options.only and options.sizes == SIZES and options.connections == CONNECTIONS
+
+
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -47,6 +51,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=numbers, default=SIZES, help="bytes, divided by commas")
     parser.add_argument("--connections", type=numbers, default=CONNECTIONS, help="divided by commas")
     parser.add_argument("--results", type=Path, help="where to write bench.json, bench.md and bench.svg")
+    parser.add_argument("--readme", type=Path, help="where to write the summary, between its marks")
+    parser.add_argument("--hold", action="store_true", help="start everything, say where it is, and wait for Ctrl-C")
     return parser.parse_args()
 
 
@@ -81,6 +87,21 @@ def measure(stage: Stage, options: argparse.Namespace) -> tuple[Measured, Measur
     return measured, streams, ready
 
 
+def hold(stage: Stage) -> None:
+    """For other load generators."""
+    print(f"optimizer 127.0.0.1:{stage.backend.optimizer}, provider 127.0.0.1:{stage.backend.provider}")
+    print(f"authorization: {stage.backend.said['authorization']}")
+    for variant in [*VARIANTS, *STREAMS]:
+        envoy = stage.envoy(variant.envoy)
+        print(f"http://127.0.0.1:{envoy.port}{variant.path}  {variant.title}  ({stage.directory / variant.envoy}/envoy.yaml)")
+    print("Ctrl-C ends it", flush=True)
+    try:
+        while True:
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print()
+
+
 def main() -> None:
     options = arguments()
     built = Built(**{name: getattr(options, name).resolve() for name in Built.__dataclass_fields__})
@@ -88,6 +109,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         stage = Stage(built, Path(directory))
         try:
+            if options.hold:
+                return hold(stage)
             measured, streams, ready = measure(stage, options)
             resident = stage.resident()
         finally:
@@ -113,8 +136,8 @@ def main() -> None:
     if streams:
         print(report.streams(report.Cells(found["streams"]), STREAM_TITLES))
     print(report.resident(resident, TITLES))
-    print("\n".join(target.line() for target in judged))
-    if options.results:
+    print("\n".join(target.line() for target in judged if target.value is not None))
+    if options.results and is_whole(options):
         options.results.mkdir(parents=True, exist_ok=True)
         text = report.markdown(found, TITLES, STREAM_TITLES)
         about = f"{found['machine']['cpu']}, Envoy {found['machine']['envoy']}"
@@ -122,6 +145,8 @@ def main() -> None:
         (options.results / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
         (options.results / "bench.md").write_text(text)
         (options.results / "bench.svg").write_text(picture)
+    if options.readme and is_whole(options):
+        report.write_between_marks(options.readme, "make bench", report.summary(cells, TITLES))
     print(f"took {time.monotonic() - began:.0f} s")
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Iterable
 
 KIB = 1024
+OTHERS = {
+    "stream": "module, streams", "ext_proc_request server": "the ext_proc server, request",
+    "ext_proc_both server": "the ext_proc server, request and response",
+}
 MIB = 1024 * KIB
 
 
@@ -19,7 +24,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if value >= 100 or value < 0.1 else f"{value:.2f}"
+    if value is None:
+        return ""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 class Cells:
@@ -88,17 +95,21 @@ def machine(found: dict[str, Any]) -> str:
 
 def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[str, str]) -> str:
     cells = Cells(found["cells"])
-    busy = min(
-        cell["median"]["envoy_busy"] for cell in found["cells"]
-        if cell["connections"] == max(cells.keys("connections")) and "envoy_busy" in cell["median"]
-    )
+    busiest = max(cells.keys("connections"))
+    busy = [
+        (cell["row"].startswith("ext_proc"), cell["median"]["envoy_busy"]) for cell in found["cells"]
+        if cell["connections"] == busiest and "envoy_busy" in cell["median"]
+    ]
+    saturated = min(share for waits, share in busy if not waits)
+    waiting = min(share for waits, share in busy if waits)
     ready = {name: f"{value:.2f}" for name, value in found["ready_beside_noop"].items()}
     return f"""# Results of `make bench`
 
 {machine(found["machine"])}
 {found["rounds"]} rounds of {found["seconds"]:g} s for each row, measured in turns. All numbers are ratios to bare Envoy within a round,
 the median of the rounds; "throughput, 16" is with 16 connections, "CPU" is Envoy's for each call. Envoy ran with one worker on one CPU, all else on another.
-With 16 connections Envoy kept its CPU busy for {busy:.2f} of the time at the least (start and end of the load generator included).
+With {busiest} connections Envoy kept its CPU busy for {saturated:.2f} of the time and more, so that Envoy is what is measured; with ext_proc for {waiting:.2f} and more,
+as Envoy waits for the server on the other CPU there.
 
 ## Targets
 
@@ -115,7 +126,27 @@ The last two rows are the load generator on the services themselves, without Env
 
 After the whole run.
 
-{resident(found["resident_bytes"], titles)}
+{resident(found["resident_bytes"], titles | OTHERS)}
 Envoy's time to ready, beside an Envoy with the no-op filter: {ready["bare"]} without any filter, {ready["both"]} with the module.
 `dist/optimizer.wasm`: {found["module_bytes"] / 1000:.0f} KB.
 """
+
+
+def summary(cells: Cells, titles: dict[str, str]) -> str:
+    """The few numbers that the README shows."""
+    columns = [(2 * KIB, 16), (100 * KIB, 16), (MIB, 16)]
+    return table(
+        ["throughput beside bare Envoy", *(size(of) for of, _ in columns)],
+        [[title, *(ratio(cells.beside(row, *column, "per_second")) for column in columns)]
+         for row, title in titles.items() if row not in ("bare", "provider", "optimizer")],
+    )
+
+
+def write_between_marks(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between two comments."""
+    begin, end = f"<!-- {name} writes this -->\n", f"<!-- end of {name} -->\n"
+    before, found, rest = path.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{path} lacks the marks of {name}")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}")

@@ -40,6 +40,7 @@ class Stage:
         self.backend = Backend(built.backend)
         self.ext_procs: dict[str, Program] = {}
         self.envoys: dict[str, Envoy] = {}
+        self.starts = 0
         self.sizes: dict[int, dict[str, int]] = {
             size["original"]: size for size in self.backend.said["requests"]
         }
@@ -50,7 +51,7 @@ class Stage:
             self._introduce(self.envoys[name])
         return self.envoys[name]
 
-    def start(self, name: str) -> Envoy:
+    def start(self, name: str, directory: str | None = None) -> Envoy:
         kind, _, hooks = name.rpartition("_")
         if kind == "ext_proc" and hooks not in self.ext_procs:
             self.ext_procs[hooks] = Program(
@@ -62,7 +63,7 @@ class Stage:
             {hooks: program.said["port"] for hooks, program in self.ext_procs.items()},
         ))
         with machine.on(machine.ENVOYS):
-            return Envoy(Setup(None, log_level="warn"), config, self.directory / name)
+            return Envoy(Setup(None, log_level="warn"), config, self.directory / (directory or name))
 
     def _introduce(self, envoy: Envoy) -> None:
         """A first call: whoever is not known to the provider is not answered from the cache."""
@@ -131,8 +132,11 @@ class Stage:
 
     def seconds_to_ready(self, name: str) -> float:
         """From the start of a new Envoy to its first yes at /ready."""
+        self.starts += 1
+        # Beside one that runs: in its directory this one would take the other's address for its own.
+        directory = f"start-{self.starts}"
         began = time.monotonic()
-        envoy = self.start(name)
+        envoy = self.start(name, directory)
         took = time.monotonic() - began
         envoy.stop()
         return took
