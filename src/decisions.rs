@@ -124,7 +124,7 @@ mod tests {
 
     fn of(answer: &str) -> Decisions {
         let mut decisions = Decisions::default();
-        decisions.add(&Answer::parse(answer.as_bytes()).unwrap());
+        decisions.add(&Answer::parse(answer.as_bytes(), "request", None).unwrap());
         decisions
     }
 

@@ -31,6 +31,7 @@ use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome};
 use crate::decisions::Decisions;
 use crate::effect::{Effect, Flow, Notice, Side};
 use crate::event::{Body, Event};
+use crate::json::Places;
 use crate::metric::{Metric, Verdict};
 use crate::reader::{Finished, Reader};
 use crate::record::Said;
@@ -81,6 +82,7 @@ enum Request {
     Asking {
         asked: Asked,
         body: Bytes,
+        places: Option<Places>,
         bound: usize,
         early: bool,
     },
@@ -105,6 +107,7 @@ enum Response {
     Asking {
         asked: Asked,
         body: Bytes,
+        places: Option<Places>,
         bound: usize,
         head: Head,
     },

@@ -1,18 +1,18 @@
 //! Raw JSON: members located in one validating pass, compared and spliced
 //! without building trees, so that bytes nobody changed are never rewritten.
 
+mod bulk;
 mod equal;
+mod scan;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
-use equal::Cursor;
+use equal::{Cursor, equal_beyond};
 pub use equal::equal;
+use scan::{NotJson, Read, Scanner, Wanted};
 
 /// Why a text is not an object that can be spliced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +27,47 @@ pub enum JsonError {
     TooManyMembers,
 }
 
-/// One member of an object. Ranges are byte offsets into the object's text.
+/// One member of an object.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
     /// The name, escapes decoded.
     pub name: Cow<'a, str>,
     /// The value as it stands in the text.
     pub value: &'a str,
-    key_start: usize,
-    value_range: Range<usize>,
+    place: Place,
 }
+
+impl Member<'_> {
+    /// How many arrays and objects stand inside each other in the value. Beside
+    /// another version of the object, parts that are the same count as no less deep than
+    /// all that was there.
+    pub(crate) fn depth(&self) -> usize {
+        self.place.depth
+    }
+
+    /// Whether the value is an array in which every item is an object.
+    pub(crate) fn holds_only_objects(&self) -> bool {
+        self.place.only_objects
+    }
+}
+
+/// Where a member stands in its object's text, and what was seen there.
+#[derive(Clone, Debug, Default)]
+struct Place {
+    /// The name with its quotes.
+    key: Range<usize>,
+    value: Range<usize>,
+    depth: usize,
+    only_objects: bool,
+    /// Items of an array, counted from the value's beginning.
+    items: Vec<Range<usize>>,
+    /// So many bytes are those of the other version: the whole value, or whole items of an array.
+    shared: usize,
+}
+
+/// Where the members of an object stand, for as long as its text does not change.
+#[derive(Debug)]
+pub(crate) struct Places(Vec<Place>);
 
 /// An object's text and where its members stand in it.
 #[derive(Clone, Debug)]
@@ -77,37 +108,75 @@ impl<'a> Object<'a> {
     /// Validates `bytes` and locates the members, in one pass.
     ///
     /// # Errors
-    /// Says which of the three ways it is not a spliceable object.
+    /// Says in which way it is not a spliceable object.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| JsonError::NotJson)?;
-        match serde_json::from_str::<Located<'a>>(text) {
-            Ok(Located::Object(members)) => Self::at(text, members),
-            Ok(Located::Other) => Err(JsonError::NotObject),
-            Ok(Located::TooMany) => Err(JsonError::TooManyMembers),
-            Err(_) => Err(JsonError::NotJson),
-        }
+        Self::read(bytes, Wanted::default()).map(|(object, _)| object)
     }
 
-    /// Completes members located by serde inside `text`.
-    fn at(text: &'a str, located: Vec<(Cow<'a, str>, &'a RawValue)>) -> Result<Self, JsonError> {
-        let base = text.as_ptr().addr();
-        let mut previous_end = 0;
-        let mut members = Vec::with_capacity(located.len());
-        for (name, raw) in located {
-            let value = raw.get();
-            let start = value.as_ptr().addr().saturating_sub(base);
-            let end = start.saturating_add(value.len());
-            // Between two values stand white space, `{` or `,`, then the key's quote.
-            let key_start = text
-                .as_bytes()
-                .get(previous_end..start)
-                .and_then(|gap| gap.iter().position(|&byte| byte == b'"'))
-                .map_or(start, |offset| previous_end.saturating_add(offset));
-            members.push(Member { name, value, key_start, value_range: start..end });
-            previous_end = end;
+    /// The same for an object of which another version will be parsed beside it.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn parse_first(bytes: &'a [u8]) -> Result<Self, JsonError> {
+        let wanted = Wanted { items: true, ..Wanted::default() };
+        Self::read(bytes, wanted).map(|(object, _)| object)
+    }
+
+    /// The same, and in the same pass the object that it holds as `inner`.
+    /// That may be another version of `beside`, of which nothing is read again.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn parse_with_inner(
+        bytes: &'a [u8],
+        inner: &str,
+        beside: Option<&Object<'_>>,
+    ) -> Result<(Self, Option<Result<Self, JsonError>>), JsonError> {
+        Self::read(bytes, Wanted { items: false, inner: Some(inner), beside })
+    }
+
+    fn read(
+        bytes: &'a [u8],
+        wanted: Wanted<'_>,
+    ) -> Result<(Self, Option<Result<Self, JsonError>>), JsonError> {
+        let text = text(bytes).ok_or(JsonError::NotJson)?;
+        let read = Scanner::new(text).read(wanted).map_err(|NotJson| JsonError::NotJson)?;
+        let mut read = read.ok_or(JsonError::NotObject)?;
+        let inner = read.inner.take().map(|(text, read)| Self::of(text, *read));
+        Ok((Self::of(text, read)?, inner))
+    }
+
+    fn of(text: &'a str, read: Read<'a>) -> Result<Self, JsonError> {
+        if let Some(refused) = read.refused {
+            return Err(refused);
         }
+        let members = read.members;
         let by_name = if members.len() > FEW { sorted(&members)? } else { distinct(&members)? };
         Ok(Self { text, members, by_name })
+    }
+
+    /// Where the members stand, if they are few enough to remember.
+    pub(crate) fn places(self) -> Option<Places> {
+        let few = self.by_name.is_empty();
+        few.then(|| Places(self.members.into_iter().map(|member| member.place).collect()))
+    }
+
+    /// What [`Object::parse_first`] made of `bytes`, with the places that are remembered of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn parse_again(bytes: &'a [u8], places: Option<Places>) -> Result<Self, JsonError> {
+        places.and_then(|places| Self::at(bytes, places)).map_or_else(|| Self::parse_first(bytes), Ok)
+    }
+
+    fn at(bytes: &'a [u8], places: Places) -> Option<Self> {
+        let text = text(bytes)?;
+        let member = |place: Place| {
+            let name = name_of(text.get(place.key.clone())?)?;
+            Some(Member { name, value: text.get(place.value.clone())?, place })
+        };
+        let members = places.0.into_iter().map(member).collect::<Option<_>>()?;
+        Some(Self { text, members, by_name: Vec::new() })
     }
 
     /// The text itself.
@@ -122,20 +191,25 @@ impl<'a> Object<'a> {
 
     /// The value of the member called `name`, as it stands in the text.
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        let found = if self.by_name.is_empty() {
+        self.member(name).map(|member| member.value)
+    }
+
+    /// The member called `name`.
+    pub(crate) fn member(&self, name: &str) -> Option<&Member<'a>> {
+        if self.by_name.is_empty() {
             self.members.iter().find(|member| member.name == name)
         } else {
             let name_at = |&place: &usize| self.members.get(place).map(|member| &*member.name);
             let found = self.by_name.binary_search_by(|place| name_at(place).cmp(&Some(name)));
             found.ok().and_then(|at| self.members.get(*self.by_name.get(at)?))
-        };
-        found.map(|member| member.value)
+        }
     }
 
     /// This object with `new` laid over it: a member that `new` holds with an
     /// equal value keeps its bytes, one with another value takes `new`'s value,
     /// one that only `new` holds is added at the end. A member that `new` lacks
-    /// is removed if `remove_missing`, else kept.
+    /// is removed if `remove_missing`, else kept. Where `new` was parsed beside
+    /// another object, that was this one.
     ///
     /// `None` if nothing changes.
     pub fn overlay(&self, new: &Object<'_>, remove_missing: bool) -> Option<Vec<u8>> {
@@ -143,34 +217,38 @@ impl<'a> Object<'a> {
         let mut changed = false;
         let mut out = Vec::with_capacity(self.text.len().max(new.text.len()));
         let first = self.members.first();
-        let last_end = self.members.last().map_or(0, |member| member.value_range.end);
+        let last_end = self.members.last().map_or(0, |member| member.place.value.end);
         let head_end = first.map_or_else(
             || bytes.iter().position(|&byte| byte == b'{').map_or(0, |at| at.saturating_add(1)),
-            |member| member.key_start,
+            |member| member.place.key.start,
         );
         copy(&mut out, bytes, 0..head_end);
         let mut previous_end = head_end;
         let mut empty = true;
         for member in &self.members {
-            let replacement = match new.get(&member.name) {
+            let Place { key, value, .. } = &member.place;
+            let replacement = match new.member(&member.name) {
                 None if remove_missing => {
                     changed = true;
-                    previous_end = member.value_range.end;
+                    previous_end = value.end;
                     continue;
                 }
                 None => None,
-                Some(value) => (!equal(member.value, value)).then_some(value),
+                Some(new) => {
+                    let same = equal_beyond(new.place.shared, member.value, new.value);
+                    (!same).then_some(new.value)
+                }
             };
             // What stands between the previous value and this key holds the one comma needed.
-            let from = if empty { member.key_start } else { previous_end };
+            let from = if empty { key.start } else { previous_end };
             empty = false;
-            previous_end = member.value_range.end;
+            previous_end = value.end;
             match replacement {
-                None => copy(&mut out, bytes, from..member.value_range.end),
-                Some(value) => {
+                None => copy(&mut out, bytes, from..value.end),
+                Some(new) => {
                     changed = true;
-                    copy(&mut out, bytes, from..member.value_range.start);
-                    out.extend_from_slice(value.as_bytes());
+                    copy(&mut out, bytes, from..value.start);
+                    out.extend_from_slice(new.as_bytes());
                 }
             }
         }
@@ -180,7 +258,8 @@ impl<'a> Object<'a> {
                 out.push(b',');
             }
             empty = false;
-            copy(&mut out, new.text.as_bytes(), member.key_start..member.value_range.end);
+            let Place { key, value, .. } = &member.place;
+            copy(&mut out, new.text.as_bytes(), key.start..value.end);
         }
         let tail = if self.members.is_empty() { head_end } else { last_end };
         copy(&mut out, bytes, tail..bytes.len());
@@ -192,89 +271,18 @@ fn copy(out: &mut Vec<u8>, from: &[u8], range: Range<usize>) {
     out.extend_from_slice(from.get(range).unwrap_or_default());
 }
 
-enum Located<'a> {
-    Object(Vec<(Cow<'a, str>, &'a RawValue)>),
-    TooMany,
-    Other,
+/// `bytes` as text, if that is what they are.
+fn text(bytes: &[u8]) -> Option<&str> {
+    simdutf8::basic::from_utf8(bytes).ok()
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Located<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(LocatedVisitor)
-    }
-}
-
-struct LocatedVisitor;
-
-impl<'de> Visitor<'de> for LocatedVisitor {
-    type Value = Located<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Vec::with_capacity(16);
-        while let Some(Name(name)) = map.next_key()? {
-            if members.len() == MAX_MEMBERS {
-                map.next_value::<IgnoredAny>()?;
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                return Ok(Located::TooMany);
-            }
-            members.push((name, map.next_value()?));
-        }
-        Ok(Located::Object(members))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Located::Other)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Located::Other)
-    }
-}
-
-/// A member's name, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Cow<'de, str>;
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a member's name")
-            }
-            fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Self::Value, E> {
-                Ok(Cow::Borrowed(name))
-            }
-            fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-                Ok(Cow::Owned(name.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(NameVisitor).map(Name)
+/// A member's name without its quotes, borrowed where it has no escapes; `None`
+/// if one of those names half a surrogate pair.
+fn name_of(quoted: &str) -> Option<Cow<'_, str>> {
+    if quoted.contains('\\') {
+        serde_json::from_str(quoted).ok().map(Cow::Owned)
+    } else {
+        quoted.get(1..quoted.len().saturating_sub(1)).map(Cow::Borrowed)
     }
 }
 
@@ -312,54 +320,6 @@ pub fn is_empty(value: &str) -> bool {
     let mut bytes = value.bytes().filter(|byte| !byte.is_ascii_whitespace());
     bytes.next();
     matches!(bytes.next(), Some(b']' | b'}'))
-}
-
-/// Whether `value`, valid JSON, is an array in which every item is an object.
-pub fn holds_only_objects(value: &str) -> bool {
-    let mut cursor = Cursor::new(value);
-    if cursor.peek() != Some(b'[') {
-        return false;
-    }
-    cursor.bump();
-    while cursor.item(b']') {
-        if cursor.peek() != Some(b'{') {
-            return false;
-        }
-        cursor.skip_value();
-    }
-    true
-}
-
-/// How many arrays and objects stand inside each other in `value`, valid JSON.
-pub fn depth(value: &str) -> usize {
-    let mut rest = value.as_bytes();
-    let (mut depth, mut deepest) = (0_usize, 0_usize);
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        match byte {
-            b'[' | b'{' => {
-                depth = depth.saturating_add(1);
-                deepest = deepest.max(depth);
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => rest = behind_string(rest),
-            _ => {}
-        }
-    }
-    deepest
-}
-
-/// What comes behind a string, of which the opening quote is gone.
-fn behind_string(mut rest: &[u8]) -> &[u8] {
-    while let Some(at) = memchr::memchr2(b'"', b'\\', rest) {
-        let escapes = rest.get(at) == Some(&b'\\');
-        let behind = at.saturating_add(if escapes { 2 } else { 1 });
-        rest = rest.get(behind..).unwrap_or_default();
-        if !escapes {
-            return rest;
-        }
-    }
-    &[]
 }
 
 /// How many items an array, valid JSON, has.
@@ -584,12 +544,17 @@ mod tests {
         assert_eq!(kind("-1"), Kind::Number);
         assert_eq!(kind("false"), Kind::Bool);
         assert_eq!(kind("null"), Kind::Null);
-        assert!(holds_only_objects(r#" [ {"a":["}"]} , {} ] "#) && holds_only_objects("[]"));
-        assert!(!holds_only_objects("[{},1]") && !holds_only_objects("{}"));
+        let seen = |value: &str| {
+            let text = format!(r#"{{"v":{value}}}"#);
+            let object = Object::parse(text.as_bytes()).unwrap();
+            (object.members[0].depth(), object.members[0].holds_only_objects())
+        };
+        assert!(seen(r#" [ {"a":["}"]} , {} ] "#).1 && seen("[]").1);
+        assert!(!seen("[{},1]").1 && !seen("{}").1);
         for (value, expected) in
             [("1", 0), ("[]", 1), (r#"{"a":[{"b\"[[[[":"]\\"}],"c":{}}"#, 3), (r#""[\\\"[[""#, 0)]
         {
-            assert_eq!(depth(value), expected, "{value}");
+            assert_eq!(seen(value).0, expected, "{value}");
         }
         assert_eq!((count_items(" [ ]"), count_items("[1,[2,3],\"]\"]")), (0, 3));
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));

@@ -81,35 +81,48 @@ fn envelope(members: &[(&str, &[u8])]) -> Vec<u8> {
 /// An answer of the optimizer. Members that are missing, null or of an
 /// unexpected type count as not there: builds differ in what they send.
 #[derive(Debug)]
-pub(crate) struct Answer<'a>(Object<'a>);
+pub(crate) struct Answer<'a> {
+    members: Object<'a>,
+    transformed: Option<Result<Object<'a>, JsonError>>,
+}
 
 impl<'a> Answer<'a> {
+    /// Reads an answer whose member `transformed` is to be a version of `original`.
+    ///
     /// # Errors
     /// `AnswerNotJson` or `AnswerWrongShape`.
-    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, Bypass> {
-        Object::parse(body).map(Self).map_err(|error| match error {
-            JsonError::NotJson => Bypass::AnswerNotJson,
-            _ => Bypass::AnswerWrongShape,
-        })
+    pub(crate) fn parse(
+        body: &'a [u8],
+        transformed: &str,
+        original: Option<&Object<'_>>,
+    ) -> Result<Self, Bypass> {
+        match Object::parse_with_inner(body, transformed, original) {
+            Ok((members, transformed)) => Ok(Self { members, transformed }),
+            Err(JsonError::NotJson) => Err(Bypass::AnswerNotJson),
+            Err(_) => Err(Bypass::AnswerWrongShape),
+        }
     }
 
     fn typed(&self, name: &str, expected: Kind) -> Option<&'a str> {
-        self.0.get(name).filter(|value| json::kind(value) == expected)
+        self.members.get(name).filter(|value| json::kind(value) == expected)
     }
 
-    /// `request`: the transformed request.
-    pub(crate) fn request(&self) -> Option<&'a str> {
-        self.typed("request", Kind::Object)
-    }
-
-    /// `response`: the transformed response.
-    pub(crate) fn response(&self) -> Option<&'a str> {
-        self.typed("response", Kind::Object)
+    /// The transformed request or response.
+    ///
+    /// # Errors
+    /// Why there is none that could be applied.
+    pub(crate) fn transformed(&self) -> Result<&Object<'a>, Bypass> {
+        match &self.transformed {
+            Some(Ok(transformed)) => Ok(transformed),
+            Some(Err(JsonError::NotJson)) => Err(Bypass::AnswerNotJson),
+            Some(Err(JsonError::DuplicateMember)) => Err(Bypass::TransformDuplicateMember),
+            Some(Err(_)) | None => Err(Bypass::AnswerWrongShape),
+        }
     }
 
     /// `cachedResponse` of a hit, if it is something that can be served.
     pub(crate) fn hit(&self) -> Option<&'a str> {
-        let hit = self.0.get("cacheHit") == Some("true");
+        let hit = self.members.get("cacheHit") == Some("true");
         let body = self.typed("cachedResponse", Kind::Object).filter(|_| hit)?;
         let object = Object::parse(body.as_bytes()).ok()?;
         (!object.members().is_empty() && !has_error(&object)).then_some(body)
@@ -117,7 +130,7 @@ impl<'a> Answer<'a> {
 
     /// `cacheKey` as JSON, where the optimizer wants the answer written back.
     pub(crate) fn cache_key(&self) -> Option<&'a str> {
-        let eligible = self.0.get("cacheEligible") == Some("true");
+        let eligible = self.members.get("cacheEligible") == Some("true");
         let usable = |key: &&str| eligible && *key != "\"\"" && key.len() <= MAX_NAME_BYTES;
         self.typed("cacheKey", Kind::String).filter(usable)
     }
@@ -163,6 +176,10 @@ mod tests {
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
+    fn parse(body: &[u8]) -> Result<Answer<'_>, Bypass> {
+        Answer::parse(body, "request", None)
+    }
+
     #[test]
     fn envelopes_carry_bytes_as_they_are() {
         let request = br#" {"n":1.0e0,"x":"\u00e9"} "#;
@@ -186,21 +203,21 @@ mod tests {
     fn answers_are_read_leniently() {
         let odd = br#"{"request":[],"cacheHit":"true","cachedResponse":{"a":1},"cacheKey":5,
             "decisions":{},"estimatedTokensSaved":"9","response":null}"#;
-        let answer = Answer::parse(odd).unwrap();
-        assert!(answer.request().is_none() && answer.response().is_none());
+        let answer = parse(odd).unwrap();
+        assert_eq!(answer.transformed().err(), Some(Bypass::AnswerWrongShape));
         assert!(answer.hit().is_none() && answer.cache_key().is_none());
         assert!(answer.decisions().is_none());
         assert_eq!(answer.tokens_saved(), 0);
-        assert_eq!(Answer::parse(b"<html>").err(), Some(Bypass::AnswerNotJson));
-        assert_eq!(Answer::parse(b"[]").err(), Some(Bypass::AnswerWrongShape));
-        assert_eq!(Answer::parse(br#"{"a":1,"a":1}"#).err(), Some(Bypass::AnswerWrongShape));
+        assert_eq!(parse(b"<html>").err(), Some(Bypass::AnswerNotJson));
+        assert_eq!(parse(b"[]").err(), Some(Bypass::AnswerWrongShape));
+        assert_eq!(parse(br#"{"a":1,"a":1}"#).err(), Some(Bypass::AnswerWrongShape));
     }
 
     #[test]
     fn hits_need_a_usable_body() {
         let hit = |body: &str| {
             let text = format!(r#"{{"cacheHit":true,"cachedResponse":{body}}}"#);
-            Answer::parse(text.as_bytes()).unwrap().hit().map(str::to_owned)
+            parse(text.as_bytes()).unwrap().hit().map(str::to_owned)
         };
         assert_eq!(hit(r#"{"id":1,"error":null}"#).unwrap(), r#"{"id":1,"error":null}"#);
         for bad in ["null", "[]", "\"x\"", "{}", r#"{"error":{"m":1}}"#, r#"{"a":1,"a":2}"#] {
@@ -208,14 +225,14 @@ mod tests {
         }
         let answer = br#"{"cacheHit":false,"cachedResponse":{"a":1},"cacheEligible":true,
             "cacheKey":"k","estimatedTokensSaved":12.7}"#;
-        let answer = Answer::parse(answer).unwrap();
+        let answer = parse(answer).unwrap();
         assert!(answer.hit().is_none());
         assert_eq!(answer.cache_key(), Some("\"k\""));
         assert_eq!(answer.tokens_saved(), 12);
         for (estimate, tokens) in [("-3", 0), ("1e300", 0), ("2e3", 2000)] {
             let text = format!(r#"{{"estimatedTokensSaved":{estimate}}}"#);
-            assert_eq!(Answer::parse(text.as_bytes()).unwrap().tokens_saved(), tokens);
+            assert_eq!(parse(text.as_bytes()).unwrap().tokens_saved(), tokens);
         }
-        assert!(Answer::parse(br#"{"cacheKey":"k"}"#).unwrap().cache_key().is_none());
+        assert!(parse(br#"{"cacheKey":"k"}"#).unwrap().cache_key().is_none());
     }
 }

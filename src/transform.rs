@@ -3,7 +3,7 @@
 
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
-use crate::json::{self, JsonError, Kind, Object};
+use crate::json::{self, Kind, Member, Object};
 
 /// Lays the optimizer's request over the client's. `None`: nothing changes.
 ///
@@ -15,12 +15,11 @@ use crate::json::{self, JsonError, Kind, Object};
 pub(crate) fn request(
     dialect: Dialect,
     original: &Object<'_>,
-    transformed: &str,
+    new: &Object<'_>,
 ) -> Result<Option<Vec<u8>>, Bypass> {
-    let new = object(transformed)?;
     let has = |name| new.get(name).is_some();
     let full = has("model") && ["messages", "prompt", "input"].into_iter().any(has);
-    let result = Overlay { original, new: &new, full };
+    let result = Overlay { original, new, full };
     result.check(dialect.required_in_request())?;
     if !same_switch(original.get("stream"), result.get("stream")) {
         return Err(Bypass::TransformStreamChanged);
@@ -43,26 +42,17 @@ pub(crate) fn request(
 pub(crate) fn response(
     dialect: Dialect,
     original: &Object<'_>,
-    transformed: &str,
+    new: &Object<'_>,
 ) -> Result<Option<Vec<u8>>, Bypass> {
-    let new = object(transformed)?;
     let required = dialect.required_in_response();
     let full = required.first().is_some_and(|answer| new.get(answer).is_some());
-    let result = Overlay { original, new: &new, full };
+    let result = Overlay { original, new, full };
     result.check(required)?;
     Ok(result.apply())
 }
 
 /// Readers give up at some depth, the first ones here.
 const MAX_DEPTH: usize = 128;
-
-fn object(text: &str) -> Result<Object<'_>, Bypass> {
-    Object::parse(text.as_bytes()).map_err(|error| match error {
-        JsonError::NotJson => Bypass::AnswerNotJson,
-        JsonError::NotObject | JsonError::TooManyMembers => Bypass::AnswerWrongShape,
-        JsonError::DuplicateMember => Bypass::TransformDuplicateMember,
-    })
-}
 
 struct Overlay<'o, 'a> {
     original: &'o Object<'a>,
@@ -72,22 +62,28 @@ struct Overlay<'o, 'a> {
 
 impl<'a> Overlay<'_, 'a> {
     /// A member as it will be.
+    fn member(&self, name: &str) -> Option<&Member<'a>> {
+        self.new.member(name).or(if self.full { None } else { self.original.member(name) })
+    }
+
     fn get(&self, name: &str) -> Option<&'a str> {
-        self.new.get(name).or(if self.full { None } else { self.original.get(name) })
+        self.member(name).map(|member| member.value)
     }
 
     fn check(&self, required: &[&str]) -> Result<(), Bypass> {
         for &name in required {
-            let Some(before) = self.original.get(name) else { continue };
-            let after = self.get(name).ok_or(Bypass::TransformRequiredMissing)?;
-            if json::kind(before) != json::kind(after) || !keeps_item_types(before, after) {
+            let Some(before) = self.original.member(name) else { continue };
+            let after = self.member(name).ok_or(Bypass::TransformRequiredMissing)?;
+            // An array of nothing but objects (messages, choices) stays one.
+            if json::kind(before.value) != json::kind(after.value)
+                || (before.holds_only_objects() && !after.holds_only_objects())
+            {
                 return Err(Bypass::TransformRequiredRetyped);
             }
         }
         for member in self.new.members() {
-            let before = self.original.get(&member.name).unwrap_or_default();
-            let depth = || json::depth(member.value);
-            if before != member.value && depth() > MAX_DEPTH && depth() > json::depth(before) {
+            let before = self.original.member(&member.name).map_or(0, Member::depth);
+            if member.depth() > MAX_DEPTH && member.depth() > before {
                 return Err(Bypass::TransformTooDeep);
             }
         }
@@ -108,11 +104,6 @@ impl<'a> Overlay<'_, 'a> {
     }
 }
 
-/// An array of nothing but objects (messages, choices) stays one.
-fn keeps_item_types(before: &str, after: &str) -> bool {
-    before == after || !json::holds_only_objects(before) || json::holds_only_objects(after)
-}
-
 /// Whether a switch is set the same way; null and false are the same as absent.
 fn same_switch(before: Option<&str>, after: Option<&str>) -> bool {
     let set = |value: Option<&str>| value.is_some_and(|value| !matches!(value, "null" | "false"));
@@ -125,15 +116,30 @@ fn same_switch(before: Option<&str>, after: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Answer;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     const CHAT: &str = r#"{"model":"m","messages":[{"role":"user"}],"tools":[{"x":1}],"tool_choice":"auto","stream":true,"seed":7}"#;
 
+    type Apply = fn(Dialect, &Object<'_>, &Object<'_>) -> Result<Option<Vec<u8>>, Bypass>;
+
+    /// What becomes of `original` with an answer that holds `transformed`.
+    fn applied(
+        apply: Apply,
+        dialect: Dialect,
+        original: &str,
+        transformed: &str,
+    ) -> Result<Option<String>, Bypass> {
+        let original = Object::parse_first(original.as_bytes()).unwrap();
+        let text = format!(r#"{{"version":{transformed}}}"#);
+        let answer = Answer::parse(text.as_bytes(), "version", Some(&original))?;
+        let body = apply(dialect, &original, answer.transformed()?)?;
+        Ok(body.map(|bytes| String::from_utf8(bytes).unwrap()))
+    }
+
     fn chat(transformed: &str) -> Result<Option<String>, Bypass> {
-        let original = Object::parse(CHAT.as_bytes()).unwrap();
-        request(Dialect::OpenAiChat, &original, transformed)
-            .map(|body| body.map(|bytes| String::from_utf8(bytes).unwrap()))
+        applied(request, Dialect::OpenAiChat, CHAT, transformed)
     }
 
     #[test]
@@ -183,29 +189,27 @@ mod tests {
         assert_eq!(chat(&format!(r#"{{"a":{}}}"#, deep(129, ""))), Err(Bypass::TransformTooDeep));
         assert!(chat(&format!(r#"{{"a":{}}}"#, deep(128, ""))).is_ok());
         let text = format!(r#"{{"a":{}}}"#, deep(300, "1"));
-        let original = Object::parse(text.as_bytes()).unwrap();
         let answer = format!(r#"{{"a":{}}}"#, deep(300, "2"));
-        assert!(request(Dialect::OpenAiChat, &original, &answer).unwrap().is_some());
+        assert!(applied(request, Dialect::OpenAiChat, &text, &answer).unwrap().is_some());
+        let deeper = format!(r#"{{"a":{}}}"#, deep(301, "1"));
+        let refused = applied(request, Dialect::OpenAiChat, &text, &deeper);
+        assert_eq!(refused, Err(Bypass::TransformTooDeep));
     }
 
     #[test]
     fn what_the_client_did_not_send_is_not_required() {
-        let original = Object::parse(br#"{"messages":[{"role":"user"}]}"#).unwrap();
+        let original = r#"{"messages":[{"role":"user"}]}"#;
         let answer = r#"{"messages":[{"role":"user","content":""}],"stream":false}"#;
-        assert!(request(Dialect::OpenAiChat, &original, answer).unwrap().is_some());
-        let choice = Object::parse(br#"{"model":"m","tool_choice":"auto","input":"x"}"#).unwrap();
+        assert!(applied(request, Dialect::OpenAiChat, original, answer).unwrap().is_some());
+        let choice = r#"{"model":"m","tool_choice":"auto","input":"x"}"#;
         let answer = r#"{"model":"m","tool_choice":"none","input":"y"}"#;
-        assert!(request(Dialect::OpenAiResponses, &choice, answer).unwrap().is_some());
+        assert!(applied(request, Dialect::OpenAiResponses, choice, answer).unwrap().is_some());
     }
 
     #[test]
     fn responses_keep_what_clients_need() {
-        let text = br#"{"id":"1","model":"m","choices":[{"index":0}],"usage":{"total_tokens":1}}"#;
-        let original = Object::parse(text).unwrap();
-        let apply = |answer| {
-            response(Dialect::OpenAiChat, &original, answer)
-                .map(|body| body.map(|bytes| String::from_utf8(bytes).unwrap()))
-        };
+        let text = r#"{"id":"1","model":"m","choices":[{"index":0}],"usage":{"total_tokens":1}}"#;
+        let apply = |answer| applied(response, Dialect::OpenAiChat, text, answer);
         assert_eq!(
             apply(r#"{"id":"1","model":"m","choices":[{"index":1}]}"#).unwrap().unwrap(),
             r#"{"id":"1","model":"m","choices":[{"index":1}]}"#

@@ -171,8 +171,9 @@ impl Active {
         if body.is_empty() {
             return Err(Bypass::RequestEmpty);
         }
-        let object = Object::parse(&body).map_err(admission::request_error)?;
+        let object = Object::parse_first(&body).map_err(admission::request_error)?;
         self.call.read_body(&object);
+        let places = object.places();
         if !turn.adapter.plan.hooks.request {
             self.send(turn, Verdict::Unchanged, body);
             return Ok(());
@@ -189,20 +190,22 @@ impl Active {
         let can_short_circuit = turn.adapter.plan.hooks.cache;
         let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
         let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
-        self.request = Request::Asking { asked, body, bound, early };
+        self.request = Request::Asking { asked, body, places, bound, early };
         Ok(())
     }
 
     pub(super) fn optimize_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
-        let Request::Asking { asked, body, bound, early } =
+        let Request::Asking { asked, body, places, bound, early } =
             std::mem::replace(&mut self.request, Request::Settled)
         else {
             return;
         };
         let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
-        let decided =
-            outcome.success().and_then(|answer| self.decide(turn, &body, bound, early, &answer));
+        let decided = outcome.success().and_then(|answer| {
+            let original = Object::parse_again(&body, places).map_err(admission::request_error)?;
+            self.decide(turn, &body, &original, bound, early, &answer)
+        });
         self.optimize_took = Some(turn.answered(Kind::Optimize, asked, failed, &decided));
         match decided {
             Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
@@ -220,11 +223,12 @@ impl Active {
         &mut self,
         turn: &mut Turn<'_>,
         body: &Bytes,
+        original: &Object<'_>,
         bound: usize,
         early: bool,
         answer_body: &Bytes,
     ) -> Result<Decision, Bypass> {
-        let answer = Answer::parse(answer_body)?;
+        let answer = Answer::parse(answer_body, "request", Some(original))?;
         if self.call.wants_decisions {
             self.decisions.add(&answer);
         }
@@ -253,9 +257,8 @@ impl Active {
                 };
             }
         }
-        let transformed = answer.request().ok_or(Bypass::AnswerWrongShape)?;
-        let original = Object::parse(body).map_err(admission::request_error)?;
-        let Some(new) = transform::request(self.call.dialect, &original, transformed)? else {
+        let transformed = answer.transformed()?;
+        let Some(new) = transform::request(self.call.dialect, original, transformed)? else {
             return Ok(Decision::Send(Verdict::Unchanged, body.clone()));
         };
         turn.adapter.plan.may_transform(early)?;

@@ -172,9 +172,10 @@ impl Active {
             Ok(document) => document,
             Err(reason) => return self.give_up(turn, reason),
         };
-        if let Err(error) = Object::parse(&document) {
-            return self.give_up(turn, admission::response_error(error));
-        }
+        let places = match Object::parse_first(&document) {
+            Ok(object) => object.places(),
+            Err(error) => return self.give_up(turn, admission::response_error(error)),
+        };
         let probe = match turn.admit() {
             Ok(probe) => probe,
             Err(reason) => return self.give_up(turn, reason),
@@ -188,19 +189,21 @@ impl Active {
         let metadata = &self.call.caller.metadata;
         let envelope = protocol::optimize_response(self.call.dialect, &sent, &document, metadata);
         let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope, probe);
-        self.response = Response::Asking { asked, body: document, bound, head };
+        self.response = Response::Asking { asked, body: document, places, bound, head };
     }
 
     pub(super) fn optimize_response_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
-        let Response::Asking { asked, body, bound, head } =
+        let Response::Asking { asked, body, places, bound, head } =
             std::mem::replace(&mut self.response, Response::Passing)
         else {
             return;
         };
         let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
-        let decided =
-            outcome.success().and_then(|answer| self.review(&body, bound, head.form, &answer));
+        let decided = outcome.success().and_then(|answer| {
+            let original = Object::parse_again(&body, places).map_err(admission::response_error)?;
+            self.review(&original, bound, head.form, &answer)
+        });
         turn.answered(Kind::OptimizeResponse, asked, failed, &decided);
         match decided {
             Ok(Some(changed)) => {
@@ -240,18 +243,17 @@ impl Active {
     /// What the optimizer's answer makes of the provider's.
     fn review(
         &mut self,
-        body: &Bytes,
+        original: &Object<'_>,
         bound: usize,
         form: Form,
         answer: &Bytes,
     ) -> Result<Option<Changed>, Bypass> {
-        let answer = Answer::parse(answer)?;
+        let answer = Answer::parse(answer, "response", Some(original))?;
         if answer.decisions().is_none() {
             return Ok(None);
         }
-        let transformed = answer.response().ok_or(Bypass::AnswerWrongShape)?;
-        let original = Object::parse(body).map_err(admission::response_error)?;
-        let Some(document) = transform::response(self.call.dialect, &original, transformed)? else {
+        let transformed = answer.transformed()?;
+        let Some(document) = transform::response(self.call.dialect, original, transformed)? else {
             return Ok(None);
         };
         let document = Bytes::from(document);
@@ -261,7 +263,7 @@ impl Active {
                 self.call.replay_length(&document).ok_or(Bypass::TransformUnreplayable)?
             }
         };
-        if wire > bound.max(body.len()) {
+        if wire > bound.max(original.text().len()) {
             return Err(Bypass::TransformTooLarge);
         }
         if self.call.wants_decisions {

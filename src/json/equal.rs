@@ -1,5 +1,7 @@
 //! JSON equality in one pass, without trees.
 
+use super::bulk::{behind, same, skip_plain};
+
 /// Deeper values than this count as different: the recursion stays bounded.
 const MAX_DEPTH: usize = 128;
 
@@ -11,10 +13,22 @@ const MAX_DEPTH: usize = 128;
 /// those that do not is bounded by a multiple of the texts' length, beyond which
 /// the values count as different.
 pub fn equal(a: &str, b: &str) -> bool {
-    a == b || {
-        let mut budget = a.len().saturating_add(b.len()).saturating_mul(4);
-        equal_values(&mut Cursor::new(a), &mut Cursor::new(b), 0, &mut budget)
+    equal_beyond(0, a, b)
+}
+
+/// The same where the first `shared` bytes of both are the same: the whole of
+/// both values, or whole items of two arrays.
+pub(super) fn equal_beyond(shared: usize, a: &str, b: &str) -> bool {
+    if a.len() == b.len() && (a.len() == shared || same(a.as_bytes(), b.as_bytes())) {
+        return true;
     }
+    let mut budget = a.len().saturating_add(b.len()).saturating_mul(4);
+    let (mut a, mut b) = (Cursor::new(a), Cursor::new(b));
+    if shared == 0 {
+        return equal_values(&mut a, &mut b, 0, &mut budget);
+    }
+    (a.at, b.at) = (shared, shared);
+    equal_items(&mut a, &mut b, 1, &mut budget)
 }
 
 fn equal_values(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
@@ -27,20 +41,24 @@ fn equal_values(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize
         (Some(b'['), Some(b'[')) => {
             a.bump();
             b.bump();
-            loop {
-                match (a.item(b']'), b.item(b']')) {
-                    (true, true) if equal_values(a, b, depth, budget) => {}
-                    (false, false) => return true,
-                    _ => return false,
-                }
-            }
+            equal_items(a, b, depth, budget)
         }
-        (Some(b'"'), Some(b'"')) => equal_strings(a.skip_value(), b.skip_value()),
+        (Some(b'"'), Some(b'"')) => equal_strings(a, b),
         (Some(x), Some(y)) => {
             let (left, right) = (a.skip_value(), b.skip_value());
             left == right || (is_number(x) && is_number(y) && equal_numbers(left, right))
         }
         _ => false,
+    }
+}
+
+fn equal_items(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
+    loop {
+        match (a.item(b']'), b.item(b']')) {
+            (true, true) if equal_values(a, b, depth, budget) => {}
+            (false, false) => return true,
+            _ => return false,
+        }
     }
 }
 
@@ -55,8 +73,17 @@ fn equal_numbers(a: &[u8], b: &[u8]) -> bool {
     matches!((double(a), double(b)), (Some(x), Some(y)) if x == y)
 }
 
-fn equal_strings(a: &[u8], b: &[u8]) -> bool {
-    a == b || ((a.contains(&b'\\') || b.contains(&b'\\')) && Units::new(a).eq(Units::new(b)))
+/// Moves behind the strings at both cursors.
+fn equal_strings(a: &mut Cursor, b: &mut Cursor) -> bool {
+    let left = a.skip_value();
+    b.peek();
+    // The quote that ends one ends the other.
+    if behind(b.bytes.get(b.at..).unwrap_or_default(), left).is_some() {
+        b.at = b.at.saturating_add(left.len());
+        return true;
+    }
+    let right = b.skip_value();
+    (left.contains(&b'\\') || right.contains(&b'\\')) && Units::new(left).eq(Units::new(right))
 }
 
 fn equal_objects(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
@@ -69,7 +96,7 @@ fn equal_objects(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usiz
             (false, false) => return true,
             _ => return false,
         }
-        if !equal_strings(a.skip_value(), b.skip_value()) {
+        if !equal_strings(a, b) {
             (*a, *b) = (before_a, before_b);
             return equal_reordered(a, b, depth, budget);
         }
@@ -190,12 +217,15 @@ impl<'a> Cursor<'a> {
 
     fn skip_string(&mut self) {
         self.bump();
-        while let Some(byte) = self.current() {
-            self.bump();
-            match byte {
-                b'"' => return,
-                b'\\' => self.bump(),
-                _ => {}
+        loop {
+            let rest = self.bytes.get(self.at..).unwrap_or_default();
+            let (behind, escapes) = match skip_plain(rest) {
+                [b'\\', _, behind @ ..] => (behind, true),
+                found => (found.get(1..).unwrap_or_default(), false),
+            };
+            self.at = self.bytes.len().saturating_sub(behind.len());
+            if !escapes {
+                return;
             }
         }
     }
