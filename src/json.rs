@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use equal::{Cursor, equal_beyond};
 pub use equal::equal;
+use equal::{Cursor, equal_beyond};
 use scan::{NotJson, Read, Scanner, Wanted};
 
 /// Why a text is not an object that can be spliced.
@@ -41,12 +41,12 @@ impl Member<'_> {
     /// How many arrays and objects stand inside each other in the value. Beside
     /// another version of the object, parts that are the same count as no less deep than
     /// all that was there.
-    pub(crate) fn depth(&self) -> usize {
+    pub fn depth(&self) -> usize {
         self.place.depth
     }
 
     /// Whether the value is an array in which every item is an object.
-    pub(crate) fn holds_only_objects(&self) -> bool {
+    pub fn holds_only_objects(&self) -> bool {
         self.place.only_objects
     }
 }
@@ -166,7 +166,9 @@ impl<'a> Object<'a> {
     /// # Errors
     /// As there.
     pub(crate) fn parse_again(bytes: &'a [u8], places: Option<Places>) -> Result<Self, JsonError> {
-        places.and_then(|places| Self::at(bytes, places)).map_or_else(|| Self::parse_first(bytes), Ok)
+        places
+            .and_then(|places| Self::at(bytes, places))
+            .map_or_else(|| Self::parse_first(bytes), Ok)
     }
 
     fn at(bytes: &'a [u8], places: Places) -> Option<Self> {

@@ -9,12 +9,15 @@ use crate::two_parts;
 /// How deep values may be for equality to be complete: the order of members is
 /// compared within a budget.
 const SHALLOW: usize = 3;
+/// Deeper values are not compared.
+const DEEP: usize = 100;
 
 /// Two texts, parted by a line `===`.
 pub fn target(data: &[u8]) {
     let (first, second) = two_parts(data);
     parsing(first);
     values(first, second);
+    beside(first, second);
     let (Ok(a), Ok(b)) = (Object::parse(first), Object::parse(second)) else { return };
     identity(&a);
     identity(&b);
@@ -29,21 +32,23 @@ fn value(text: &[u8]) -> Option<&str> {
     serde_json::from_str::<&RawValue>(text).ok().map(RawValue::get)
 }
 
-/// A text is an object exactly when it is one, and its members are where they are.
+/// A text is an object exactly when serde_json says so, and its members are where they are.
 fn parsing(text: &[u8]) {
     let parsed = Object::parse(text);
     let tree = std::str::from_utf8(text).ok().and_then(Tree::read);
-    match (&parsed, &tree) {
-        // A number alone is read, and beyond a double's range it is refused.
-        (Err(JsonError::NotJson), Some(Tree::Number(number))) => assert!(number.is_infinite()),
-        (Err(JsonError::NotJson), Some(tree)) => panic!("{tree:?} is JSON"),
-        (Err(JsonError::NotObject), Some(Tree::Object(_))) => panic!("is an object"),
-        (Err(JsonError::DuplicateMember), Some(tree)) => assert!(tree.has_duplicates()),
-        (Ok(_), None | Some(Tree::Object(_))) | (Err(_), _) => {}
-        (Ok(_), Some(tree)) => panic!("{tree:?} is no object"),
+    let half_a_name = std::str::from_utf8(text).is_ok_and(|text| text.contains("\\u"));
+    match (&parsed, value(text)) {
+        (Err(JsonError::NotJson), None) => {}
+        // Names are read: half a surrogate pair is no name.
+        (Err(JsonError::NotJson), Some(_)) => assert!(half_a_name && tree.is_none(), "is JSON"),
+        (_, None) => panic!("is no JSON"),
+        (Err(JsonError::NotObject), Some(value)) => assert_ne!(json::kind(value), Kind::Object),
+        (_, Some(value)) => assert_eq!(json::kind(value), Kind::Object),
+    }
+    if let (Err(JsonError::DuplicateMember), Some(tree)) = (&parsed, &tree) {
+        assert!(tree.has_duplicates());
     }
     let Ok(object) = parsed else { return };
-    assert!(value(text).is_some(), "not JSON");
     for member in object.members() {
         assert_eq!(value(member.value.as_bytes()), Some(member.value), "{}", member.name);
         assert_eq!(object.get(&member.name), Some(member.value));
@@ -59,21 +64,17 @@ fn values(first: &[u8], second: &[u8]) {
     let (Some(a), Some(b)) = (value(first), value(second)) else { return };
     assert!(equal(a, a));
     assert_eq!(equal(a, b), equal(b, a), "{a} {b}");
-    let only_objects = json::holds_only_objects(a);
     let (Some(left), Some(right)) = (Tree::read(a), Tree::read(b)) else { return };
-    let (kind, empty, all_objects) = match &left {
-        Tree::Null => (Kind::Null, None, false),
-        Tree::Bool(_) => (Kind::Bool, None, false),
-        Tree::Number(_) => (Kind::Number, None, false),
-        Tree::String(_) => (Kind::String, None, false),
-        Tree::Array(items) => {
-            let object = |item: &Tree| matches!(item, Tree::Object(_));
-            (Kind::Array, Some(items.is_empty()), items.iter().all(object))
-        }
-        Tree::Object(members) => (Kind::Object, Some(members.is_empty()), false),
+    let (kind, empty) = match &left {
+        Tree::Null => (Kind::Null, None),
+        Tree::Bool(_) => (Kind::Bool, None),
+        Tree::Number(_) => (Kind::Number, None),
+        Tree::String(_) => (Kind::String, None),
+        Tree::Array(items) => (Kind::Array, Some(items.is_empty())),
+        Tree::Object(members) => (Kind::Object, Some(members.is_empty())),
     };
     assert_eq!(json::kind(a), kind);
-    assert_eq!(only_objects, all_objects, "{a}");
+    check_shape(a, &left);
     if let Some(empty) = empty {
         assert_eq!(json::is_empty(a), empty, "{a}");
     }
@@ -82,6 +83,55 @@ fn values(first: &[u8], second: &[u8]) {
     } else if left == right {
         let plain = |tree: &Tree| tree.depth() <= SHALLOW && !tree.has_duplicates();
         assert!(!plain(&left) || !plain(&right), "{a} equals {b}");
+    }
+}
+
+/// What is seen of a value on the way through it.
+fn check_shape(text: &str, tree: &Tree) {
+    let holder = format!(r#"{{"v":{text}}}"#);
+    let Ok(object) = Object::parse(holder.as_bytes()) else { panic!("{text} is a value") };
+    let [member] = object.members() else { panic!("one member") };
+    assert_eq!(member.depth(), tree.depth(), "{text}");
+    let object = |item: &Tree| matches!(item, Tree::Object(_));
+    let only_objects = matches!(tree, Tree::Array(items) if items.iter().all(object));
+    assert_eq!(member.holds_only_objects(), only_objects, "{text}");
+}
+
+/// Read beside another version of itself, an object is what it is alone.
+fn beside(first: &[u8], second: &[u8]) {
+    let Ok(original) = Object::parse_first(first) else { return };
+    let around = [br#"{"a":[{}],"request":"#, second, br#","b":[1,{}]}"#].concat();
+    let alone = Object::parse_with_inner(&around, "request", None);
+    let beside = Object::parse_with_inner(&around, "request", Some(&original));
+    let ((outer, alone), (_, beside)) = match (alone, beside) {
+        (Ok(alone), Ok(beside)) => (alone, beside),
+        (alone, beside) => return assert_eq!(alone.err(), beside.err()),
+    };
+    assert_eq!(outer.get("b"), Some("[1,{}]"));
+    let (alone, beside) = match (alone, beside) {
+        (Some(Ok(alone)), Some(Ok(beside))) => (alone, beside),
+        (None, None) => return,
+        (Some(alone), Some(beside)) => return assert_eq!(alone.err(), beside.err()),
+        _ => panic!("an object once, and once not"),
+    };
+    assert_eq!(alone.text(), beside.text());
+    for (alone, beside) in alone.members().iter().zip(beside.members()) {
+        assert_eq!((&alone.name, alone.value), (&beside.name, beside.value));
+        let before = original.members().iter().find(|before| before.name == alone.name);
+        let depth = before.map_or(0, |before| before.depth());
+        assert!(alone.depth() <= beside.depth() && beside.depth() <= alone.depth().max(depth));
+        if before.is_none_or(|before| before.holds_only_objects()) {
+            assert_eq!(alone.holds_only_objects(), beside.holds_only_objects());
+        }
+    }
+    assert_eq!(alone.members().len(), beside.members().len());
+    if original.members().iter().any(|member| member.depth() > DEEP) {
+        // Too deep to be compared, unless it need not be.
+        return;
+    }
+    for remove_missing in [false, true] {
+        let laid = original.overlay(&alone, remove_missing);
+        assert_eq!(original.overlay(&beside, remove_missing), laid);
     }
 }
 

@@ -1,0 +1,122 @@
+//! Bytes by the block. In Wasm the compiler's own comparison of slices goes byte
+//! by byte and would cost more than all else that is done to a body.
+
+/// How many bytes `a` and `b` have in common at their beginnings.
+pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+    let blocks = a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0);
+    let at = blocks.take_while(|(x, y)| same_block(x, y)).count().saturating_mul(32);
+    let (a, b) = (a.get(at..).unwrap_or_default(), b.get(at..).unwrap_or_default());
+    at.saturating_add(a.iter().zip(b).take_while(|(x, y)| x == y).count())
+}
+
+fn same_block(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let differ = |x: &[u8; 8], y: &[u8; 8]| u64::from_ne_bytes(*x) ^ u64::from_ne_bytes(*y);
+    words.fold(0, |all, (x, y)| all | differ(x, y)) == 0
+}
+
+/// Whether `a` and `b` are the same bytes.
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && common_prefix(a, b) == a.len()
+}
+
+/// What follows `beginning` in `bytes`, if that is how they begin.
+pub(super) fn behind<'a>(bytes: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = bytes.split_at_checked(beginning.len())?;
+    same(start, beginning).then_some(rest)
+}
+
+/// What is left of a string's inside from its first quote, backslash or control
+/// character on; nothing, if there is none.
+pub(super) fn skip_plain(inside: &[u8]) -> &[u8] {
+    let mut rest = inside;
+    // Most strings are short.
+    if let Some((word, behind)) = rest.split_first_chunk::<8>() {
+        if let Some(at) = first_special(word) {
+            return rest.get(at..).unwrap_or_default();
+        }
+        rest = behind;
+    }
+    // Without vectors the words are faster.
+    if cfg!(any(not(target_family = "wasm"), target_feature = "simd128")) {
+        while let Some((block, behind)) = rest.split_first_chunk::<32>() {
+            if has_special(block) {
+                break;
+            }
+            rest = behind;
+        }
+    }
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+        if let Some(at) = first_special(word) {
+            return rest.get(at..).unwrap_or_default();
+        }
+        rest = behind;
+    }
+    let at = rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len());
+    rest.get(at..).unwrap_or_default()
+}
+
+const fn is_special(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+/// Written without a way out of the loop, so that the compiler makes vectors of it.
+fn has_special(block: &[u8; 32]) -> bool {
+    block.iter().fold(0, |any, &byte| any | u8::from(is_special(byte))) != 0
+}
+
+/// Finds a byte in a word by arithmetic: exact for the first one found.
+fn first_special(word: &[u8; 8]) -> Option<usize> {
+    const fn all(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let word = u64::from_le_bytes(*word);
+    let below = |word: u64, least: u8| word.wrapping_sub(all(least)) & !word;
+    let quotes = below(word ^ all(b'"'), 1);
+    let escapes = below(word ^ all(b'\\'), 1);
+    let found = (quotes | escapes | below(word, 0x20)) & all(0x80);
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn every_byte_at_every_place_is_found_or_not() {
+        for at in 0..100 {
+            for byte in 0..=255 {
+                let mut text = [b'a'; 100];
+                text[at] = byte;
+                let special = matches!(byte, 0..0x20 | b'"' | b'\\');
+                assert_eq!(skip_plain(&text).len(), if special { 100 - at } else { 0 }, "{byte}");
+                let common = common_prefix(&text, &[b'a'; 100]);
+                assert_eq!(common, if byte == b'a' { 100 } else { at });
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_of_several_counts() {
+        let text: Vec<u8> = (0..=255).chain(0..=255).collect();
+        for from in 0..text.len() {
+            let rest = &text[from..];
+            let expected = rest.iter().position(|&byte| is_special(byte)).unwrap_or(rest.len());
+            assert_eq!(rest.len() - skip_plain(rest).len(), expected);
+        }
+    }
+
+    #[test]
+    fn beginnings_are_told_apart() {
+        let long = [7; 70];
+        for length in 0..=70 {
+            assert_eq!(behind(&long, &long[..length]), Some(&long[length..]));
+            assert_eq!(common_prefix(&long[..length], &long), length);
+            assert_eq!(same(&long, &long[..length]), length == 70);
+        }
+        assert_eq!(behind(b"ab", b"abc"), None);
+        assert_eq!(behind(b"ab", b"b"), None);
+    }
+}
