@@ -152,6 +152,11 @@ EXT_PROC := $(EXT_PROC_MANIFEST) --target-dir $(TARGET)
 BENCH_ROUNDS ?= 5
 BENCH_SECONDS ?= 1
 
+.PHONY: bench-core
+bench-core: build ## The core beside a scan and a copy of the same bytes, and what an exchange through the module costs its host
+	$(CARGO) bench $(LOCKED) --bench core
+	$(CARGO) bench $(LOCKED) -p integration --bench wasm
+
 .PHONY: bench-programs
 bench-programs: build
 	$(CARGO) build $(LOCKED) --release -p benches

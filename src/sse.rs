@@ -68,7 +68,9 @@ impl Splitter {
                 rest = behind;
                 continue;
             }
-            let end = memchr2(b'\r', b'\n', rest);
+            // Every other line is empty: no search for its end.
+            let empty = matches!(first, b'\r' | b'\n');
+            let end = if empty { Some(0) } else { memchr2(b'\r', b'\n', rest) };
             let (line, tail) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or_default();
             self.check(only.map_or(0, <[u8]>::len), line.len())?;
             let Some((&line_end, behind)) = tail.split_first() else {

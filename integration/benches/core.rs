@@ -23,6 +23,11 @@ use optimizer_core::sse::Splitter;
 use optimizer_core::stream::{Assembler, replay};
 use serde::de::IgnoredAny;
 use serde_json::json;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use std::alloc::System;
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const SIZE: usize = 100 * 1024;
 const NOW: Duration = Duration::from_secs(1_800_000_000);
@@ -360,6 +365,16 @@ fn turns(name: &str, jobs: &mut [(&str, &mut dyn FnMut() -> f64)]) {
     }
 }
 
+/// Prints what `job` asks of the allocator.
+fn allocations<S, R>(name: &str, state: S, job: impl FnOnce(S) -> R) -> R {
+    let region = Region::new(ALLOCATOR);
+    let result = job(state);
+    let seen = region.change();
+    let count = seen.allocations + seen.reallocations;
+    println!("  {name:38} {count:5} allocations {:9} bytes", seen.bytes_allocated);
+    result
+}
+
 fn ratios(plan: &Plan, samples: &[Sample]) {
     println!("\nRatios, measured in turns");
     for sample in samples {
@@ -382,6 +397,11 @@ fn ratios(plan: &Plan, samples: &[Sample]) {
             ],
         );
     }
+    println!("Allocations, {}", samples[0].name);
+    let call = allocations("the headers", plan, Call::held);
+    drop(allocations("the way in", call, |call| call.ask(&samples[0])));
+    let job = |(call, id): (Call, _)| call.answer(id, &samples[0]);
+    drop(allocations("the answer", Call::asked(plan, &samples[0]), job));
     let tokens = tokens();
     turns(
         &format!("stream: {} bytes", tokens.len()),

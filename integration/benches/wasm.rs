@@ -1,0 +1,174 @@
+//! What an exchange through the built module costs its host: calls by name, bytes copied
+//! each way, and time in the harness. `make bench-core`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use benches::samples;
+use integration::{Answer, Headers, Host, StreamId, Usage};
+use serde_json::{Value, json};
+
+/// Exchanges before the first that is looked at: buffers have their sizes by then.
+const WARM: u32 = 20;
+const ROUNDS: u32 = 50;
+
+fn host(hooks: Value) -> Host {
+    let config = json!({
+        "optimizer": {"upstream": "optimizer"}, "hooks": hooks, "cache": {"serve": "anyone"},
+        "limits": {"host_buffer_bytes": 32 << 20},
+    });
+    let host = Host::builder().config(config.to_string()).cluster("optimizer");
+    let host = host.property("xds.cluster_name", "llm").buffer_limit(32 << 20);
+    host.start().expect("the module starts")
+}
+
+/// One way through the module.
+struct Way {
+    name: &'static str,
+    hooks: Value,
+    path: &'static str,
+    request: Vec<u8>,
+    /// The optimizer's answers, in the order in which it is asked.
+    answers: Vec<String>,
+}
+
+impl Way {
+    fn all() -> Vec<Self> {
+        let both = json!({});
+        let request_alone = json!({"response": false, "cache": false});
+        let mut all = Vec::new();
+        for (size, names) in [
+            (2 * 1024, ["2 KB, request hook", "2 KB, both hooks", "2 KB, a hit"]),
+            (100 * 1024, ["100 KB, request hook", "100 KB, both hooks", "100 KB, a hit"]),
+        ] {
+            let (request, _) = samples::request(size, false);
+            let (transform, hit) = samples::optimized(size, false);
+            let ways = [
+                (request_alone.clone(), vec![transform.clone()]),
+                (both.clone(), vec![transform, samples::optimized_response()]),
+                (both.clone(), vec![hit]),
+            ];
+            for (name, (hooks, answers)) in names.into_iter().zip(ways) {
+                let (path, request) = ("/v1/chat/completions", request.clone());
+                all.push(Self { name, hooks, path, request, answers });
+            }
+        }
+        let (request, _) = samples::request(2 * 1024, false);
+        let (hooks, path, answers) = (both, "/v1/models", Vec::new());
+        all.push(Self { name: "2 KB, a path that is left alone", hooks, path, request, answers });
+        all
+    }
+
+    fn exchange(&self, host: &mut Host) -> StreamId {
+        let length = self.request.len().to_string();
+        let stream = host.request(
+            Headers::from([
+                (":method", "POST"),
+                (":path", self.path),
+                (":authority", "llm.example"),
+                (":scheme", "http"),
+                ("content-type", "application/json"),
+                ("authorization", samples::AUTHORIZATION),
+                ("accept", "application/json"),
+                ("user-agent", "OpenAI/Python 2.8.1"),
+                ("x-request-id", "3f0d6f2b-8e5c-4d7f-9a1b-2c3d4e5f6071"),
+                ("content-length", &length),
+            ]),
+            false,
+        );
+        let (last, others) = pieces(&self.request);
+        for piece in others {
+            host.request_body(stream, piece, false);
+        }
+        host.request_body(stream, last, true);
+        let mut answers = self.answers.iter();
+        advise(host, answers.next());
+        if host.upstream(stream).headers.is_some() {
+            let (answer, _) = samples::answer();
+            let length = answer.len().to_string();
+            let headers = [
+                (":status", "200"),
+                ("content-type", "application/json"),
+                ("content-length", &length),
+            ];
+            host.response(stream, Headers::from(headers), false);
+            host.response_body(stream, &answer, true);
+            advise(host, answers.next());
+        }
+        assert!(answers.next().is_none() && host.trap().is_none(), "{:?}", host.logs());
+        stream
+    }
+}
+
+/// As they come from the network.
+fn pieces(body: &[u8]) -> (&[u8], impl Iterator<Item = &[u8]>) {
+    let at = body.len().saturating_sub(1) / (16 * 1024) * (16 * 1024);
+    let (others, last) = body.split_at(at);
+    (last, others.chunks(16 * 1024))
+}
+
+fn advise(host: &mut Host, answer: Option<&String>) {
+    if let Some(answer) = answer {
+        let id = host.pending_one().id;
+        host.answer(id, Answer::json(200, answer.clone()));
+    }
+}
+
+/// Lets what was put off leave.
+fn settle(host: &mut Host) {
+    for _ in 0..3 {
+        host.advance(Duration::from_millis(20));
+        while let Some(id) = host.pending().first().map(|callout| callout.id) {
+            host.answer(id, Answer::http(204, Headers::default(), ""));
+        }
+    }
+    host.forget();
+}
+
+fn since(before: &Usage, after: &Usage) -> (BTreeMap<&'static str, u64>, u64, u64) {
+    let earlier = |name| before.host_calls.get(name).copied().unwrap_or(0);
+    let calls = after.host_calls.iter().map(|(&name, &count)| (name, count - earlier(name)));
+    let calls = calls.filter(|&(_, count)| count > 0).collect();
+    (calls, after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out)
+}
+
+fn main() {
+    for way in Way::all() {
+        let mut host = host(way.hooks.clone());
+        for _ in 0..WARM {
+            way.exchange(&mut host);
+            settle(&mut host);
+        }
+        let before = host.usage().clone();
+        let stream = way.exchange(&mut host);
+        assert!(host.is_over(stream), "the exchange is over");
+        let (calls, bytes_in, bytes_out) = since(&before, host.usage());
+        settle(&mut host);
+        let mut times: Vec<_> = (0..ROUNDS)
+            .map(|_| {
+                let start = Instant::now();
+                way.exchange(&mut host);
+                let took = start.elapsed();
+                settle(&mut host);
+                took
+            })
+            .collect();
+        times.sort();
+        let answers: usize = way.answers.iter().map(String::len).sum();
+        let total: u64 = calls.values().sum();
+        println!(
+            "{}: request {} bytes, the optimizer's answers {answers}",
+            way.name,
+            way.request.len()
+        );
+        println!("  {total} host calls; {bytes_in} bytes into the VM, {bytes_out} out of it");
+        println!(
+            "  {:.1} us in the harness; linear memory {} KB",
+            times[times.len() / 2].as_secs_f64() * 1e6,
+            host.memory_size() / 1024
+        );
+        for (name, count) in calls {
+            println!("  {count:5} {name}");
+        }
+    }
+}
