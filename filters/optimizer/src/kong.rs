@@ -31,8 +31,8 @@ pub fn empty_request_header(name: &str) {
 
 /// Whether nginx has the request's body, of `size` bytes, in one buffer, as it does where Lua set it.
 ///
-/// Asked for one byte, nginx writes one of each buffer, one after the other. (Where the
-/// first buffer is of a single byte it leaves out one: one too many does no harm.)
+/// Asked for one byte, nginx writes one of each buffer, one after the other. Two buffers of which the
+/// first is of a single byte look like one: nothing but Lua that sets bodies rules that out.
 pub fn has_body_in_one_buffer(size: usize) -> bool {
     /// In no UTF-8.
     const UNTOUCHED: u8 = 0xff;
@@ -44,19 +44,11 @@ pub fn has_body_in_one_buffer(size: usize) -> bool {
     shown && written == 1
 }
 
-/// Replaces all of the request's body but its first byte.
+/// Replaces all of the request's body but its first byte, which must be in one buffer.
 ///
-/// Where nothing of the first of nginx's buffers remained, and where there are several, it would
-/// hand buffers of the request to a list that outlives it, and crash. The last bytes are written
-/// one by one because each such write takes one from that list again.
+/// From the first byte on nginx would free that buffer for itself although the request still has it,
+/// and crash. In several pieces they would overwrite each other: after a callout the buffers
+/// that nginx takes for them all lie in the same place.
 pub fn replace_request_body(rest: &[u8]) {
-    const TAKEN_BACK: usize = 5;
-    let (bulk, last) =
-        rest.split_at_checked(rest.len().saturating_sub(TAKEN_BACK).max(1)).unwrap_or((rest, &[]));
-    let writes = std::iter::once(bulk).chain(last.chunks(1));
-    let mut end: usize = 1;
-    for bytes in writes {
-        hostcalls::replace_buffer(BufferType::HttpRequestBody, end, bytes);
-        end = end.saturating_add(bytes.len());
-    }
+    hostcalls::replace_buffer(BufferType::HttpRequestBody, 1, rest);
 }

@@ -1,5 +1,5 @@
-//! A proxy in memory that carries out what the core asks, as Envoy would, and
-//! checks at each step what must hold at each step.
+//! A proxy in memory that carries out what the core asks, as Envoy would, or Kong where the
+//! configuration says so, and checks at each step what must hold at each step.
 
 mod checks;
 mod effects;
@@ -17,7 +17,7 @@ use optimizer_core::effect::{Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
-use optimizer_core::host::Host;
+use optimizer_core::host::{Capabilities, Host};
 use optimizer_core::plan::Plan;
 use serde_json::Value;
 
@@ -300,7 +300,11 @@ impl Proxy {
     fn piece_of(&mut self, stream: usize, side: Side, piece: &[u8], end: bool) {
         let Stream { over, answered, .. } = self.streams[stream];
         let withheld = side == Side::Request && self.withholds;
-        let limit = self.limit("host_buffer_bytes", 1 << 20);
+        let limit = match self.can().limits_buffers {
+            true => self.limit("host_buffer_bytes", 1 << 20),
+            false => usize::MAX,
+        };
+        let early = side == Side::Request && self.adapter.plan().wants_early_bodies();
         let lane = self.lane(stream, side);
         if over || !lane.begun || lane.ended || (side == Side::Request && answered) {
             return;
@@ -324,7 +328,9 @@ impl Proxy {
                 if end && lane.flow == Flow::Hold {
                     lane.shown = true;
                     let whole = Bytes::from(lane.held.clone());
-                    self.feed(stream, event(Body::Whole(whole)));
+                    // On Kong as if Lua had set the body before the module was asked.
+                    let part = if early { Body::Early(whole) } else { Body::Whole(whole) };
+                    self.feed(stream, event(part));
                 }
             }
             flow => {
@@ -399,7 +405,8 @@ impl Proxy {
 
     fn ticks(&mut self) {
         self.tick = Some(self.now + TICK);
-        for stream in 0..self.streams.len() {
+        let lets_go = self.can().let_go_any_time;
+        for stream in (0..self.streams.len()).filter(|_| lets_go) {
             let Stream { over, request, response, .. } = &self.streams[stream];
             if !over && [request, response].iter().any(|lane| lane.begun && lane.flow == Flow::Hold)
             {
@@ -407,6 +414,11 @@ impl Proxy {
             }
         }
         self.adapter_ticks();
+    }
+
+    /// What the host can do that the proxy stands for.
+    fn can(&self) -> Capabilities {
+        self.adapter.plan().can()
     }
 
     fn limit(&self, name: &str, default: usize) -> usize {

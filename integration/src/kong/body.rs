@@ -6,8 +6,7 @@ pub(crate) struct Body {
     buffers: Vec<Vec<u8>>,
     /// It went to a file: nobody sees it any more but the provider.
     spilled: bool,
-    /// Buffers that were freed although the request still owns them, less those taken back.
-    owed: usize,
+    written: bool,
     crash: Option<&'static str>,
 }
 
@@ -47,32 +46,26 @@ impl Body {
     }
 
     /// Cuts the body at `start` and appends to it, as nginx does: buffers of which nothing remains
-    /// go to a list that outlives the request, and each that is appended is taken from there.
+    /// go to a list that outlives the request, and what is appended takes the place of an earlier piece.
     pub(crate) fn write(&mut self, start: usize, bytes: &[u8]) {
         let mut before = 0;
-        let mut emptied = 0;
-        for (index, buffer) in self.buffers.iter_mut().enumerate() {
+        for buffer in &mut self.buffers {
             let keep = start.saturating_sub(before).min(buffer.len());
             before += buffer.len();
             buffer.truncate(keep);
             if keep == 0 {
-                emptied += 1;
-                if index == 0 {
-                    self.crash = Some("the first buffer of the request's body was freed");
-                }
+                self.crash = Some("a buffer of the request's body was freed");
             }
+        }
+        if std::mem::replace(&mut self.written, true) {
+            self.crash = Some("wrong bytes: the second piece lies where the first one does");
         }
         self.buffers.retain(|buffer| !buffer.is_empty());
         self.buffers.push(bytes.to_vec());
-        match emptied {
-            0 => self.owed = self.owed.saturating_sub(1),
-            emptied => self.owed += emptied,
-        }
     }
 
-    /// What will crash the worker, if anything will.
+    /// What will crash the worker or break the body, if anything will.
     pub(crate) fn crash(&self) -> Option<&'static str> {
-        let owed = (self.owed > 0).then_some("buffers of the request's body were freed twice");
-        self.crash.or(owed)
+        self.crash
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
 use optimizer_core::effect::{Effect, Flow, Notice, Side};
 use optimizer_core::event::{Body, Event};
+use optimizer_core::host::Replace;
 use optimizer_core::metric::MetricKind;
 
 use super::{Proxy, TICK, Waiting};
@@ -59,9 +60,24 @@ impl Proxy {
         self.streams[stream].exchange.handle(&mut self.adapter, self.now, event, effects);
     }
 
+    /// Nothing is asked for that the host cannot do.
+    fn check_possible(&self, effect: &Effect) {
+        let can = self.can();
+        let possible = match effect {
+            Effect::LoadShared(_) | Effect::StoreShared(..) => can.shared_data,
+            Effect::Annotate(..) => can.annotate,
+            Effect::Flow(Side::Response, Flow::Hold) => can.hold_response,
+            Effect::ReplaceBody(Side::Request, _) => can.replace_request == Replace::Held,
+            Effect::ReplaceRest(_) => can.replace_request == Replace::Early,
+            _ => true,
+        };
+        assert!(possible, "{effect:?} cannot be done on this host");
+    }
+
     fn carry_out(&mut self, stream: Option<usize>, effects: Vec<Effect>) -> Vec<Follow> {
         let mut follow = Vec::new();
         for effect in effects {
+            self.check_possible(&effect);
             match (effect, stream) {
                 (Effect::Callout(callout), _) => follow.extend(self.dispatch(stream, callout)),
                 (Effect::Measure(metric, value), _) => {
@@ -108,6 +124,7 @@ impl Proxy {
                     let kept = lane.original.iter().take(1).copied();
                     let body: Vec<u8> = kept.chain(rest.iter().copied()).collect();
                     lane.replace_body(&body, limit);
+                    lane.set_header("content-length", &body.len().to_string());
                     self.check_replaced(stream, Side::Request);
                 }
                 (Effect::Flow(side, flow), Some(stream)) => {
