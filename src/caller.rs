@@ -2,7 +2,6 @@
 //! the provider is known to accept them.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -102,11 +101,8 @@ fn field(hash: &mut Sha256, name: &str, value: &[u8]) {
 }
 
 fn hex<'b>(bytes: impl Iterator<Item = &'b u8>) -> String {
-    bytes.fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
+    bytes.flat_map(|byte| [digit(byte.wrapping_shr(4)), digit(byte & 0xf)]).collect()
 }
 
 /// SHA-256 over endpoint, upstream and credentials: what a provider's 2xx proves.

@@ -102,6 +102,11 @@ impl Outcome {
         }
     }
 
+    /// Whether these headers tell enough: a 2xx can only be the optimizer's own.
+    pub fn is_told(host: Host, headers: Headers<'_>) -> bool {
+        host != Host::Kong && matches!(headers.status(), 200..=299)
+    }
+
     /// Tells, from the headers that the host hands over ([`told_by`](Outcome::told_by)), how a
     /// callout ended, if it did not end with an answer of the optimizer's own.
     pub fn failure(host: Host, headers: Headers<'_>) -> Option<Self> {

@@ -1,8 +1,8 @@
 //! The `x-anyray-optimization` header: what was done, without content.
 
-use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
-use crate::json;
+use crate::json::{self, Kind, Object, ObjectWriter};
 use crate::metric::Verdict;
 use crate::protocol::Answer;
 
@@ -12,96 +12,85 @@ const MAX_BYTES: usize = 2 * 1024;
 /// What the optimizer reported about one exchange.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
-    decisions: Vec<Decision>,
-    suppressed: Vec<Suppressed>,
+    /// Entries as JSON, with the members that are shown.
+    decisions: Vec<String>,
+    suppressed: Vec<String>,
     /// How many more there are of both, in lists too long to be read.
     unread: (usize, usize),
 }
 
-/// One entry of `decisions`. Older builds call the kind `strategy` or `name`.
-#[derive(Debug, Deserialize, Serialize)]
-struct Decision {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(skip_serializing)]
-    strategy: Option<String>,
-    #[serde(skip_serializing)]
-    name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    summary: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    applied: Option<bool>,
-}
+/// A member that is shown: its name, the names that stand for it, and its type.
+type Shown = (&'static str, &'static [&'static str], Kind);
 
-/// One entry of `suppressedKinds`.
-#[derive(Debug, Deserialize, Serialize)]
-struct Suppressed {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
+/// Of an entry of `decisions`. Older builds call the kind `strategy` or `name`.
+const DECISION: [Shown; 3] = [
+    ("kind", &["kind", "strategy", "name"], Kind::String),
+    ("summary", &["summary"], Kind::String),
+    ("applied", &["applied"], Kind::Bool),
+];
+
+/// Of an entry of `suppressedKinds`.
+const SUPPRESSED: [Shown; 2] =
+    [("kind", &["kind"], Kind::String), ("reason", &["reason"], Kind::String)];
 
 impl Decisions {
     /// Adds what `answer` reports. What is not of the protocol's shape is left out.
     pub(crate) fn add(&mut self, answer: &Answer<'_>) {
-        let decisions: Vec<Decision> = read(answer.decisions(), &mut self.unread.0);
-        self.decisions.extend(decisions.into_iter().map(|mut decision| {
-            let older = decision.strategy.take().or(decision.name.take());
-            decision.kind = decision.kind.or(older);
-            decision
-        }));
-        let suppressed: Vec<Suppressed> = read(answer.suppressed_kinds(), &mut self.unread.1);
-        self.suppressed.extend(suppressed);
+        read(answer.decisions(), &DECISION, &mut self.decisions, &mut self.unread.0);
+        read(answer.suppressed_kinds(), &SUPPRESSED, &mut self.suppressed, &mut self.unread.1);
     }
 
     /// The header's value, visible ASCII.
     pub(crate) fn header(&self, verdict: Verdict) -> String {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Header<D, S> {
-            status: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            reason: Option<&'static str>,
-            decisions: D,
-            suppressed_kinds: S,
-        }
         let status = match verdict {
             Verdict::Transformed => "applied",
             other => other.name(),
         };
-        let reason = match verdict {
-            Verdict::Bypassed(reason) => Some(reason.name()),
-            _ => None,
+        let write = |list: fn(&[String], usize) -> String| {
+            let mut out = ObjectWriter::default();
+            out.string("status", status);
+            if let Verdict::Bypassed(reason) = verdict {
+                out.string("reason", reason.name());
+            }
+            out.raw("decisions", list(&self.decisions, self.unread.0));
+            out.raw("suppressedKinds", list(&self.suppressed, self.unread.1));
+            ascii(&out.finish())
         };
-        let (decisions, suppressed_kinds) = (&self.decisions, &self.suppressed);
-        let full = ascii(&Header { status, reason, decisions, suppressed_kinds });
+        let full = write(|list, _| format!("[{}]", list.join(",")));
         if full.len() <= MAX_BYTES && self.unread == (0, 0) {
             return full;
         }
-        let decisions = self.decisions.len().saturating_add(self.unread.0);
-        let suppressed_kinds = self.suppressed.len().saturating_add(self.unread.1);
-        ascii(&Header { status, reason, decisions, suppressed_kinds })
+        write(|list, unread| list.len().saturating_add(unread).to_string())
     }
 }
 
-/// The entries of a list, or only their number where it is too long to be kept.
-fn read<'a, T: Deserialize<'a>>(list: Option<&'a str>, unread: &mut usize) -> Vec<T> {
-    match list {
-        Some(list) if Answer::keeps(list) => serde_json::from_str(list).unwrap_or_default(),
-        Some(list) => {
-            *unread = unread.saturating_add(json::count_items(list));
-            Vec::new()
-        }
-        None => Vec::new(),
+/// Adds the entries of a list, or only their number where it is too long to be kept.
+fn read(list: Option<&str>, members: &[Shown], entries: &mut Vec<String>, unread: &mut usize) {
+    let Some(list) = list else { return };
+    if !Answer::keeps(list) {
+        *unread = unread.saturating_add(json::count_items(list));
+        return;
     }
+    let items: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
+    entries.extend(items.into_iter().filter_map(|item| shown(item.get(), members)));
+}
+
+fn shown(entry: &str, members: &[Shown]) -> Option<String> {
+    let entry = Object::parse(entry.as_bytes()).ok()?;
+    let mut out = ObjectWriter::default();
+    for (name, spellings, kind) in members {
+        let mut values = spellings.iter().filter_map(|spelling| entry.get(spelling));
+        if let Some(value) = values.find(|value| json::kind(value) == *kind) {
+            out.raw(name, value);
+        }
+    }
+    String::from_utf8(out.finish()).ok()
 }
 
 /// JSON in visible ASCII: what is not stands in strings only, where it is escaped.
-fn ascii(value: &impl Serialize) -> String {
-    let text = serde_json::to_string(value).unwrap_or_default();
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
+fn ascii(json: &[u8]) -> String {
+    let mut out = String::with_capacity(json.len());
+    for character in std::str::from_utf8(json).unwrap_or_default().chars() {
         if character == ' ' || character.is_ascii_graphic() {
             out.push(character);
         } else {

@@ -72,7 +72,7 @@ impl Dialect {
     }
 }
 
-/// Path suffixes and the dialects they stand for; the longest match wins.
+/// Path suffixes and the dialects they stand for; the longest match wins, among equal ones the last.
 #[derive(Clone, Debug)]
 pub struct Endpoints(Vec<(String, Dialect)>);
 
@@ -80,10 +80,7 @@ impl Endpoints {
     /// The five canonical paths and `extra` ones.
     pub fn new(extra: impl IntoIterator<Item = (String, Dialect)>) -> Self {
         let known = Dialect::ALL.map(|dialect| (dialect.endpoint().to_owned(), dialect));
-        let mut all: Vec<_> = extra.into_iter().chain(known).collect();
-        // Stable: among equal suffixes the configured one stays first.
-        all.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        Self(all)
+        Self(known.into_iter().chain(extra).collect())
     }
 
     /// The dialect spoken at `path`; a query is ignored.
@@ -91,7 +88,9 @@ impl Endpoints {
         let path = path.split(|&byte| matches!(byte, b'?' | b'#')).next()?;
         self.0
             .iter()
-            .find(|(suffix, _)| path.ends_with(suffix.as_bytes()))
+            .filter(|(suffix, _)| path.ends_with(suffix.as_bytes()))
+            // Among equal suffixes the last one: what was configured.
+            .max_by_key(|(suffix, _)| suffix.len())
             .map(|&(_, dialect)| dialect)
     }
 }

@@ -244,6 +244,11 @@ impl Exchange {
         Self(None)
     }
 
+    /// Whether nothing that follows concerns it: the call is none of ours, or over.
+    pub const fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Takes in one event at `now` (the time since the Unix epoch) and pushes
     /// what the host is to do about it.
     pub fn handle(

@@ -214,6 +214,12 @@ impl Plan {
         self.provider.as_ref()
     }
 
+    /// Whether calls of this path may be LLM calls. Of others the core wants to know the
+    /// headers alone: neither the time, nor the upstream, nor properties.
+    pub fn is_endpoint(&self, path: &[u8]) -> bool {
+        self.endpoints.dialect(path).is_some()
+    }
+
     /// Host properties to read for each request, in the order in which
     /// [`RequestHead::properties`](crate::event::RequestHead::properties) hands them in.
     pub fn properties(&self) -> &[Vec<String>] {

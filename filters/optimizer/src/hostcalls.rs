@@ -296,7 +296,14 @@ fn joined(path: &[impl AsRef<str>]) -> String {
 /// # Errors
 /// The host's status.
 pub fn property(path: &[impl AsRef<str>]) -> Result<Vec<u8>, u32> {
-    let path = joined(path);
+    property_at(&joined(path))
+}
+
+/// The same, for a path whose parts are divided by NUL.
+///
+/// # Errors
+/// The host's status.
+pub fn property_at(path: &str) -> Result<Vec<u8>, u32> {
     let (mut data, mut size) = (null_mut(), 0);
     // SAFETY: the pointers are valid for the call; what comes back is ours.
     unsafe {

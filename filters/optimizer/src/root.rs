@@ -32,7 +32,7 @@ impl Root {
         for effect in effects {
             match effect {
                 Effect::Callout(callout) => {
-                    let sent = self.callouts.send(self.context, &vm.upstream(), &callout);
+                    let sent = self.callouts.send(self.context, &vm.upstream, &callout);
                     if !sent {
                         self.done(vm, callout.id, Outcome::DispatchFailed);
                     }

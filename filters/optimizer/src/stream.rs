@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use optimizer_core::callout::{CalloutId, Outcome};
@@ -122,19 +123,28 @@ impl Stream {
 impl State {
     /// Hands in one event and carries out what follows from it.
     fn run(&mut self, during: During, event: Event<'_>) {
+        if self.exchange.is_some() {
+            self.run_at(hostcalls::now(), during, event);
+        }
+    }
+
+    fn run_at(&mut self, now: Duration, during: During, event: Event<'_>) {
         let (Some(vm), Some(exchange)) = (self.vm.clone(), self.exchange.as_mut()) else {
             return;
         };
         let mut effects = Vec::new();
-        exchange.handle(&mut vm.adapter.borrow_mut(), hostcalls::now(), event, &mut effects);
+        exchange.handle(&mut vm.adapter.borrow_mut(), now, event, &mut effects);
         let mut queue = VecDeque::from(effects);
         while let Some(effect) = queue.pop_front() {
             let Some(event) = self.carry_out(&vm, during, effect) else { continue };
             let Some(exchange) = self.exchange.as_mut() else { return };
             let mut effects = Vec::new();
             let event = event.borrowed();
-            exchange.handle(&mut vm.adapter.borrow_mut(), hostcalls::now(), event, &mut effects);
+            exchange.handle(&mut vm.adapter.borrow_mut(), now, event, &mut effects);
             queue.extend(effects);
+        }
+        if self.exchange.as_ref().is_some_and(Exchange::is_idle) {
+            self.exchange = None;
         }
     }
 
@@ -165,7 +175,7 @@ impl State {
             }
             Effect::ReplaceRest(rest) => self.rest = Some(rest),
             Effect::Callout(callout) => {
-                let sent = self.callouts.send(self.context, &vm.upstream(), &callout);
+                let sent = self.callouts.send(self.context, &vm.upstream, &callout);
                 if !sent {
                     return Some(Reply::DispatchFailed(callout.id));
                 }
@@ -208,28 +218,34 @@ impl State {
         if let (Side::Request, Some(rest)) = (side, self.rest.take()) {
             kong::replace_request_body(&rest);
         }
+        if self.message(side).flow == Flow::Pass {
+            return self.action(side);
+        }
+        let now = hostcalls::now();
         if self.message(side).flow == Flow::Hold {
             self.message(side).held = size;
-            self.run(during, body_event(side, Body::Held(size)));
+            self.run_at(now, during, body_event(side, Body::Held(size)));
             if end && self.message(side).flow == Flow::Hold {
                 let body = match size {
                     0 => Some(Vec::new()),
                     _ => hostcalls::buffer(body_buffer(side), size),
                 };
                 let part = body.map_or(Body::Unreadable, |body| Body::Whole(body.into()));
-                self.run(during, body_event(side, part));
+                self.run_at(now, during, body_event(side, part));
             }
         }
         if self.message(side).flow == Flow::Copy {
             let end = self.message(side).passes(size) || end;
             if size > 0 {
                 match hostcalls::buffer(body_buffer(side), size) {
-                    Some(chunk) => self.run(during, body_event(side, Body::Chunk(&chunk))),
+                    Some(chunk) => {
+                        self.run_at(now, during, body_event(side, Body::Chunk(&chunk)));
+                    }
                     None => return self.action(side),
                 }
             }
             if end {
-                self.run(during, body_event(side, Body::End));
+                self.run_at(now, during, body_event(side, Body::End));
             }
         }
         self.action(side)
@@ -254,16 +270,18 @@ impl State {
         let map = hostcalls::header_map(MapType::HttpRequestHeaders);
         let fields = hostcalls::pairs(&map);
         let headers = Headers::new(&fields);
-        self.upstream = match vm.host {
-            Host::Kong => kong::upstream(),
-            _ => hostcalls::property(&UPSTREAM).ok(),
-        };
-        let upstream = self.upstream.clone();
-        let properties: Vec<_> = {
+        let path = headers.get(":path").unwrap_or_default();
+        let (mut now, mut upstream, mut properties) = (Duration::ZERO, None, Vec::new());
+        if vm.adapter.borrow().plan().is_endpoint(path) {
+            now = hostcalls::now();
+            upstream = match vm.host {
+                Host::Kong => kong::upstream(),
+                _ => hostcalls::property_at(UPSTREAM).ok(),
+            };
             let adapter = vm.adapter.borrow();
-            let paths = adapter.plan().properties();
-            paths.iter().map(|path| hostcalls::property(path).ok()).collect()
-        };
+            let paths = adapter.plan().properties().iter();
+            properties = paths.map(|path| hostcalls::property(path).ok()).collect();
+        }
         let head = RequestHead {
             headers,
             truncated: fields.len() < count,
@@ -271,7 +289,13 @@ impl State {
             properties: &properties,
             end_of_stream,
         };
-        self.run(Some(Side::Request), Event::RequestHeaders(head));
+        self.run_at(now, Some(Side::Request), Event::RequestHeaders(head));
+        if self.exchange.is_none() {
+            return self.action(Side::Request);
+        }
+        if vm.host == Host::Kong {
+            self.upstream = upstream;
+        }
         if vm.adapter.borrow().plan().wants_early_bodies() {
             self.early_body();
         }
@@ -298,7 +322,7 @@ impl State {
     }
 
     fn response_headers(&mut self, end_of_stream: bool) -> Action {
-        let Some(vm) = self.vm.clone() else {
+        let (Some(vm), Some(_)) = (self.vm.clone(), &self.exchange) else {
             return Action::Continue;
         };
         let map = hostcalls::header_map(MapType::HttpResponseHeaders);
@@ -307,8 +331,8 @@ impl State {
         let (upstream, from_provider) = match vm.host {
             Host::Kong => (self.upstream.clone(), kong::is_from_provider(headers)),
             _ => {
-                let details = hostcalls::property(&CODE_DETAILS).unwrap_or_default();
-                (hostcalls::property(&UPSTREAM).ok(), details == b"via_upstream")
+                let details = hostcalls::property_at(CODE_DETAILS).unwrap_or_default();
+                (hostcalls::property_at(UPSTREAM).ok(), details == b"via_upstream")
             }
         };
         self.response.length = headers.content_length();
@@ -321,7 +345,8 @@ impl State {
     fn close(&mut self) {
         self.run(None, Event::Closed);
         self.exchange = None;
-        if let Some(vm) = &self.vm {
+        let holds = [&self.request, &self.response].into_iter().any(|it| it.flow == Flow::Hold);
+        if let (true, Some(vm)) = (holds, &self.vm) {
             vm.hold(self.context, &self.own, false);
         }
     }
@@ -388,5 +413,5 @@ const fn stream_type(side: Side) -> StreamType {
 }
 
 /// Envoy's name for the cluster that the call is routed to.
-const UPSTREAM: [&str; 2] = ["xds", "cluster_name"];
-const CODE_DETAILS: [&str; 2] = ["response", "code_details"];
+const UPSTREAM: &str = "xds\0cluster_name";
+const CODE_DETAILS: &str = "response\0code_details";

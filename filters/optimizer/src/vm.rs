@@ -20,6 +20,8 @@ const TICK_MS: u32 = 10;
 /// borrowed between host calls only, so that no callback can meet a borrow.
 pub struct Vm {
     pub host: Host,
+    /// The host's name for where callouts go.
+    pub upstream: String,
     pub adapter: RefCell<Adapter>,
     metrics: RefCell<Sorted<Metric, u32>>,
     /// Streams that hold a message, by context.
@@ -30,6 +32,7 @@ impl Vm {
     pub fn new(adapter: Adapter) -> Self {
         Self {
             host: adapter.plan().host(),
+            upstream: adapter.plan().upstream().to_owned(),
             adapter: RefCell::new(adapter),
             metrics: RefCell::default(),
             holding: RefCell::default(),
@@ -109,11 +112,6 @@ impl Vm {
         self.metrics.borrow_mut().insert(metric, id);
         Some(id)
     }
-
-    /// The host's name for where callouts go.
-    pub fn upstream(&self) -> String {
-        self.adapter.borrow().plan().upstream().to_owned()
-    }
 }
 
 /// A stream that holds a message.
@@ -166,14 +164,17 @@ impl Callouts {
         let index = self.0.iter().position(|pending| pending.token == token)?;
         let Pending { id, max_answer_bytes, .. } = self.0.swap_remove(index);
         // One by one: a host may keep what it copied together for the whole map, for ever.
-        let told: Vec<_> = Outcome::told_by(host)
-            .iter()
-            .filter_map(|name| {
-                Some((*name, hostcalls::header(MapType::HttpCallResponseHeaders, name)?))
-            })
-            .collect();
-        let fields: Vec<_> =
-            told.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect();
+        let mut told: Vec<(&str, Vec<u8>)> = Vec::new();
+        for name in Outcome::told_by(host) {
+            let Some(value) = hostcalls::header(MapType::HttpCallResponseHeaders, name) else {
+                continue;
+            };
+            told.push((name, value));
+            if Outcome::is_told(host, Headers::new(&fields(&told))) {
+                break;
+            }
+        }
+        let fields = fields(&told);
         let headers = Headers::new(&fields);
         let outcome = if let Some(failure) = Outcome::failure(host, headers) {
             failure
@@ -185,4 +186,8 @@ impl Callouts {
         };
         Some((id, outcome))
     }
+}
+
+fn fields<'t>(told: &'t [(&str, Vec<u8>)]) -> Vec<(&'t [u8], &'t [u8])> {
+    told.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }
