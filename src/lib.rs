@@ -41,6 +41,9 @@
 //!       └─► Flow::Pass                     ReplaceBody? Flow::Pass
 //! Closed ─► WakeUp ─► tick ─► Callout /v1/cache
 //! ```
+//! A host that replaces bodies only if it showed them with the headers ([`host::Replace::Early`]) hands them
+//! in as `Early`, and gets `ReplaceRest`: what to write when it shows the body again.
+//!
 //! Every way out that is not the plan is a [`bypass::Bypass`], and is counted.
 #![cfg_attr(
     not(test),
