@@ -21,13 +21,13 @@ def started(proxies, concurrency=1, timeout_ms=10000, **breaker):
 def transitions(proxy) -> dict[str, int]:
     return {
         dict(labels)["transition"]: int(value)
-        for (name, labels), value in proxy.envoy.samples().items()
+        for (name, labels), value in proxy.host.samples().items()
         if name == "optimizer_breaker_transitions"
     }
 
 
 def is_open(proxy) -> list[int]:
-    return [int(v) for (name, _), v in proxy.envoy.samples().items() if name == "optimizer_breaker_open"]
+    return [int(v) for (name, _), v in proxy.host.samples().items() if name == "optimizer_breaker_open"]
 
 
 def test_it_opens_after_failures_in_a_row_and_a_good_probe_closes_it(
@@ -49,7 +49,7 @@ def test_it_opens_after_failures_in_a_row_and_a_good_probe_closes_it(
         assert sum("keeps failing" in line for line in lines) == 1
         assert sum("answers again" in line for line in lines) == 1
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_a_failed_probe_opens_it_again(proxies, optimizer):
@@ -62,7 +62,7 @@ def test_a_failed_probe_opens_it_again(proxies, optimizer):
         assert proxy.outcome(proxy.send(CHAT.call())) == OPEN
         assert transitions(proxy) == {"opened": 1, "probing": 1, "reopened": 1}
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_calls_that_wait_are_let_go_when_it_opens(proxies, optimizer, provider, http):
@@ -85,7 +85,7 @@ def test_calls_that_wait_are_let_go_when_it_opens(proxies, optimizer, provider, 
         # The first one waited for the whole time-out, and none of the others until its own.
         assert [provider.of(reply.case)[0].json for reply in replies] == [CHAT.request] * 4
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_workers_share_it(proxies, optimizer):
@@ -102,4 +102,4 @@ def test_workers_share_it(proxies, optimizer):
         outcomes = {proxy.outcome(proxy.send(CHAT.call())) for _ in range(20)}
         assert outcomes == {OPEN} and len(optimizer.calls) == asked
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()

@@ -294,7 +294,7 @@ def test_proofs_are_shared_among_workers(proxies, optimizer, provider, key):
     optimizer.on(OPTIMIZE, hits(CACHED))
     assert all(served(proxy, provider, CHAT.call(key=key)) for _ in range(24))
     connections = [
-        line for line in proxy.envoy.ask("/stats?filter=worker_.*downstream_cx_total").splitlines()
+        line for line in proxy.host.ask("/stats?filter=worker_.*downstream_cx_total").splitlines()
         if line.startswith("listener.127.0.0.1")
     ]
     assert len(connections) == 2 and not any(line.endswith(": 0") for line in connections)

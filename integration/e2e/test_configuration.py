@@ -51,7 +51,7 @@ def refusals(optimizer_service, provider_service, tmp_path_factory) -> dict[str,
             proxy = proxies.start(Setup(configuration))
         except Refused as refused:
             return str(refused)
-        proxy.envoy.stop()
+        proxy.host.stop()
         return "Envoy started"
 
     with ThreadPoolExecutor(2) as pool:

@@ -32,7 +32,7 @@ def guarded(request, proxies):
 
 
 def logs(proxy) -> str:
-    return proxy.envoy.log.read_text(errors="replace") + proxy.envoy.access_log.read_text()
+    return proxy.host.log.read_text(errors="replace") + proxy.host.access_log.read_text()
 
 
 def test_each_side_keeps_its_credentials(guarded, optimizer, provider, http):
@@ -85,10 +85,10 @@ def test_a_refused_caller_s_key_is_not_logged(guarded, optimizer, provider):
 
 def test_counters_are_content_free(guarded):
     guarded.send(CHAT.call(headers=[*CREDENTIALS, ("x-anyray-metadata", '{"user":"canary"}')]))
-    assert "canary" not in guarded.envoy.ask("/stats/prometheus")
+    assert "canary" not in guarded.host.ask("/stats/prometheus")
 
 
 def test_a_token_by_name_shows_nowhere_in_the_module_s_configuration(proxies):
-    dump = proxies.get(BY_NAME).envoy.ask("/config_dump")
+    dump = proxies.get(BY_NAME).host.ask("/config_dump")
     plugin = [line for line in dump.splitlines() if '"value"' in line and "upstream" in line]
     assert plugin and TOKEN not in "".join(plugin)

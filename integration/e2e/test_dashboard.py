@@ -127,7 +127,7 @@ def test_everything_that_the_dashboard_asks_for_is_there(example, optimizer, pro
     all_kinds_of_calls(example, optimizer, provider)
 
     def gone() -> list[str]:
-        samples = example.envoy.samples()
+        samples = example.host.samples()
         return [name for expr in QUERIES for name in missing(expr, samples)]
 
     soon_nothing(gone)
@@ -137,13 +137,13 @@ def test_everything_that_the_module_counts_is_on_the_dashboard(example, optimize
     """Also says that no label stayed a part of a name."""
     all_kinds_of_calls(example, optimizer, provider)
     asked_for = families(name for expr in QUERIES for name, _ in SELECTOR.findall(expr))
-    soon_nothing(lambda: asked_for ^ families(name for name, _ in example.envoy.samples()))
+    soon_nothing(lambda: asked_for ^ families(name for name, _ in example.host.samples()))
 
 
 def access_log_line(proxy: Proxy, request_id: str) -> dict:
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        for line in proxy.envoy.log.read_text(errors="replace").splitlines():
+        for line in proxy.host.log.read_text(errors="replace").splitlines():
             if line.startswith("{") and request_id in line:
                 return json.loads(line)
         time.sleep(0.05)
@@ -175,7 +175,7 @@ class Prometheus:
     def __init__(self, proxy: Proxy, directory: Path):
         config = (EXAMPLES / "prometheus/prometheus.yml").read_text()
         for shipped, here in (("scrape_interval: 15s", "scrape_interval: 1s"),
-                              ("[127.0.0.1:9901]", f"['{proxy.envoy.admin}']")):
+                              ("[127.0.0.1:9901]", f"['{proxy.host.admin}']")):
             assert config.count(shipped) == 1, shipped
             config = config.replace(shipped, here)
         (directory / "prometheus.yml").write_text(config)

@@ -319,6 +319,6 @@ def test_what_nobody_waits_for_costs_no_time(stage, played):
 
 def test_no_log_tells_anything_of_the_calls(proxies):
     for proxy in [proxies.get(setup) for setup in {row.setup.key: row.setup for row in ROWS}.values()]:
-        for log in (proxy.envoy.log, proxy.envoy.access_log):
+        for log in (proxy.host.log, proxy.host.access_log):
             text = log.read_text(errors="replace")
             assert not any(secret in text for secret in (TOKEN, KEY, LEAK))

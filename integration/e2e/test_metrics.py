@@ -14,7 +14,7 @@ from kit.streams import told
 
 
 def sample(proxy, name, **labels) -> float:
-    return proxy.envoy.samples().get((name, frozenset(labels.items())), 0)
+    return proxy.host.samples().get((name, frozenset(labels.items())), 0)
 
 
 def test_counters_have_their_names_and_labels(plain, optimizer, provider, key):
@@ -72,7 +72,7 @@ def test_the_callouts_time_is_a_histogram(plain, optimizer):
 
 def test_no_name_keeps_an_unlabelled_part(plain):
     plain.outcome(plain.send(CHAT.call()))
-    names = {name for name, _ in plain.envoy.samples()}
+    names = {name for name, _ in plain.host.samples()}
     parts = ("_outcome_", "_kind_", "_operation_chat", "_type_")
     assert not [name for name in names if any(part in name for part in parts)]
 
@@ -115,7 +115,7 @@ def test_tokens_and_times_are_histograms(proxies, optimizer, provider, key):
     def gen_ai(part: str) -> dict[tuple, float]:
         return {
             (name.split("_", 3)[3], *(value for _, value in sorted(labels))): count
-            for (name, labels), count in proxy.envoy.samples().items()
+            for (name, labels), count in proxy.host.samples().items()
             if name.startswith("gen_ai_") and name.endswith(part)
         }
 

@@ -59,7 +59,7 @@ def example(proxies):
 def module_lines(proxy) -> list[str]:
     """What was logged of the module: its own lines and Envoy's about it, continued lines too."""
     lines, ours = [], False
-    for line in proxy.envoy.log.read_text(errors="replace").splitlines():
+    for line in proxy.host.log.read_text(errors="replace").splitlines():
         if found := LINE.match(line):
             ours = found[2] == "wasm"
         if ours:
@@ -71,9 +71,9 @@ def all_that_is_said(proxy, replies) -> str:
     """The module's log lines, all metrics, the access log and what clients are told of decisions."""
     headers = [value for reply in replies for value in reply.headers.all("x-anyray-optimization")]
     return "\n".join([
-        *module_lines(proxy), proxy.envoy.ask("/stats"), proxy.envoy.ask("/stats/prometheus"),
-        proxy.envoy.access_log.read_text() if proxy.envoy.access_log.exists() else
-        "\n".join(line for line in proxy.envoy.log.read_text().splitlines() if line.startswith("{")),
+        *module_lines(proxy), proxy.host.ask("/stats"), proxy.host.ask("/stats/prometheus"),
+        proxy.host.access_log.read_text() if proxy.host.access_log.exists() else
+        "\n".join(line for line in proxy.host.log.read_text().splitlines() if line.startswith("{")),
         *headers,
     ])
 
@@ -214,7 +214,7 @@ def test_a_host_set_up_wrongly_is_told_so_without_content(proxies, optimizer, pr
             said = all_that_is_said(proxy, replies)
         assert "allow_on_headers_stop_iteration" in said and BIRD not in said
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 WRONG = {

@@ -40,7 +40,7 @@ def test_a_call_goes_on_and_later_ones_are_left_alone(proxies, optimizer, provid
         assert optimizer.calls == []
         assert sum(MISSING in line for line in proxy.new_log_lines()) == 1
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_a_call_without_a_known_length_goes_on_too(proxies, optimizer, provider, http):
@@ -54,7 +54,7 @@ def test_a_call_without_a_known_length_goes_on_too(proxies, optimizer, provider,
         assert provider.of(reply.case)[0].body == call.body
         assert proxy.outcome(reply) == "bypassed:request_body_overdue"
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_a_slow_client_is_no_wrong_host(proxies, optimizer, provider, http):
@@ -72,7 +72,7 @@ def test_a_slow_client_is_no_wrong_host(proxies, optimizer, provider, http):
             assert provider.of(reply.case)[0].json == CHAT.shorten(CHAT.request)
         assert not any(MISSING in line for line in proxy.new_log_lines())
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()
 
 
 def test_a_client_that_leaves_while_it_is_watched_harms_nobody(proxies, optimizer, provider):
@@ -87,4 +87,4 @@ def test_a_client_that_leaves_while_it_is_watched_harms_nobody(proxies, optimize
         reply = proxy.send(CHAT.call())
         assert (reply.status, reply.json) == (200, CHAT.answer)
     finally:
-        proxy.envoy.stop()
+        proxy.host.stop()

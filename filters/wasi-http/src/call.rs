@@ -22,6 +22,7 @@ pub async fn serve(vm: &Vm, request: IncomingRequest, out: ResponseOutparam) {
     let mut call = Call::new(vm, &request);
     call.run(&request, out).await;
     call.feed(Event::Closed);
+    vm.trace(|| "Closed".to_owned());
     drop(call);
     drop(request);
     vm.drain().await;

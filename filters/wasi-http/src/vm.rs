@@ -54,12 +54,19 @@ impl Vm {
             Effect::Log(notice) => say(notice.text()),
             Effect::WakeUp => self.awake.set(true),
             Effect::Sleep => self.awake.set(false),
-            Effect::Measure(metric, value) if self.traces => {
-                say(&format!("{:?} {} {value}", metric.kind(), metric.name()));
+            Effect::Measure(metric, value) => {
+                self.trace(|| format!("{:?} {} {value}", metric.kind(), metric.name()));
             }
-            Effect::Annotate(name, value) if self.traces => say(&format!("Note {name} {value}")),
+            Effect::Annotate(name, value) => self.trace(|| format!("Note {name} {value}")),
             // The rest belongs to calls, or to hosts with shared data.
             _ => {}
+        }
+    }
+
+    /// Tells the operator, if that was asked for.
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.traces {
+            say(&text());
         }
     }
 

@@ -14,6 +14,7 @@ import urllib.request
 from pathlib import Path
 
 from .envoy_config import Setup
+from .growing import Growing
 
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
@@ -45,6 +46,7 @@ class Envoy:
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "envoy.log"
         self.access_log = directory / "access.log"
+        self.grown = Growing(self.access_log)
         # As it stands, or to be written as JSON, which is YAML.
         config_file = directory / "envoy.yaml"
         config_file.write_text(config if isinstance(config, str) else json.dumps(config, indent=1))
@@ -102,6 +104,10 @@ class Envoy:
                 name, labels, value = match.groups()
                 found[name, frozenset(LABEL.findall(labels or ""))] = float(value)
         return found
+
+    def calls(self) -> list[dict]:
+        """The access log's lines that have come since the last time."""
+        return [json.loads(line) for line in self.grown.more()]
 
     def stop(self) -> None:
         if self.process.poll() is None:

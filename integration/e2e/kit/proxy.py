@@ -1,4 +1,4 @@
-"""One Envoy under test, as the tests talk to it."""
+"""One host under test, as the tests talk to it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from . import client
 from .client import Reply, Request
 from .envoy import Envoy
 from .envoy_config import Setup, bootstrap
+from .growing import Growing
 from .optimizer import Optimizer
 from .provider import Provider
+from .wasi import COMPONENT, HOST, Wasi
 
 WASM = Path(os.environ.get("OPTIMIZER_WASM") or Path(__file__).parents[3] / "dist/optimizer.wasm")
 HTTP1, HTTP2 = "HTTP/1.1", "HTTP/2"
@@ -28,13 +30,13 @@ class Counting:
     A counter goes by its labels: `bypassed optimizer_timeout`, `optimize timeout`, `chat input`.
     """
 
-    def __init__(self, envoy: Envoy):
-        self.envoy = envoy
+    def __init__(self, host: Envoy | Wasi):
+        self.host = host
         self.before = self._read()
 
     def _read(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = collections.defaultdict(dict)
-        for (name, labels), value in self.envoy.samples().items():
+        for (name, labels), value in self.host.samples().items():
             values = dict(labels)
             first = values.get("outcome") or values.get("kind") or values.get("operation")
             second = values.get("reason") or values.get("result") or values.get("type")
@@ -76,34 +78,17 @@ class Counting:
             time.sleep(0.02)
 
 
-class Growing:
-    """A file that grows by lines."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.read = 0
-
-    def more(self) -> list[str]:
-        """The whole lines that have come since the last time."""
-        with self.path.open("rb") as file:
-            file.seek(self.read)
-            fresh = file.read()
-        whole = fresh[:fresh.rfind(b"\n") + 1]
-        self.read += len(whole)
-        return whole.decode(errors="replace").splitlines()
-
-
 class Proxy:
-    """Sends calls through one Envoy and tells what became of them."""
+    """Sends calls through one host and tells what became of them."""
 
-    def __init__(self, envoy: Envoy):
-        self.envoy = envoy
-        self.log, self.access_log = Growing(envoy.log), Growing(envoy.access_log)
+    def __init__(self, host: Envoy | Wasi):
+        self.host = host
+        self.log = Growing(host.log)
         self.calls: dict[str, dict] = {}
 
     @property
     def port(self) -> int:
-        return self.envoy.port
+        return self.host.port
 
     @property
     def url(self) -> str:
@@ -121,8 +106,7 @@ class Proxy:
         """The access log's line for a call."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            for line in self.access_log.more():
-                told = json.loads(line)
+            for told in self.host.calls():
                 self.calls[told["case"]] = told
             if case in self.calls:
                 return self.calls[case]
@@ -137,7 +121,7 @@ class Proxy:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             count = collections.Counter()
-            for (name, labels), value in self.envoy.samples().items():
+            for (name, labels), value in self.host.samples().items():
                 values = dict(labels)
                 if values.get("outcome") == "queued":
                     count["queued"] += int(value)
@@ -148,15 +132,24 @@ class Proxy:
             time.sleep(0.02)
 
     def counting(self) -> Counting:
-        return Counting(self.envoy)
+        return Counting(self.host)
 
     def new_log_lines(self) -> list[str]:
-        """What Envoy logged since the last time this was asked."""
+        """What the host logged since the last time this was asked."""
         return self.log.more()
 
 
+# The host that the suite runs on: `envoy`, or `wasi` with an instance for each call, or `wasi-reuse` with
+# instances that serve call after call.
+ON = os.environ.get("E2E_HOST", "envoy")
+
+
+class Cannot(Exception):
+    """The host of this run has no such thing."""
+
+
 class Proxies:
-    """Envoys by their set-up: tests that need the same one share it."""
+    """Hosts by their set-up: tests that need the same one share it."""
 
     def __init__(self, optimizer: Optimizer, provider: Provider, directory: Path):
         self.optimizer, self.provider, self.directory = optimizer, provider, directory
@@ -164,7 +157,9 @@ class Proxies:
         self.numbers = itertools.count(1)
 
     def start(self, setup: Setup) -> Proxy:
-        """A new Envoy; raises `Refused` where it does not start."""
+        """A new host; raises `Refused` where it does not start."""
+        if ON != "envoy":
+            return self._start_wasi(setup)
         if setup.module is not None and not WASM.exists():
             raise FileNotFoundError(f"{WASM} is missing: run `make build` first")
         directory = self.directory / f"envoy-{next(self.numbers)}"
@@ -174,6 +169,23 @@ class Proxies:
         )
         return Proxy(Envoy(setup, config, directory))
 
+    def _start_wasi(self, setup: Setup, *options: str) -> Proxy:
+        for path in (HOST, COMPONENT):
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing: run `make build wasi-host` first")
+        if setup.module is None:
+            raise Cannot("there is no proxy without the component")
+        config = json.loads(json.dumps(setup.module))
+        optimizer = config.get("optimizer")
+        if isinstance(optimizer, dict) and "upstream" in optimizer:
+            if optimizer["upstream"] != "optimizer":
+                raise Cannot(f"{optimizer['upstream']} is a cluster of Envoy's")
+            optimizer["upstream"] = f"127.0.0.1:{self.optimizer.port}"
+        config.setdefault("provider", f"http://127.0.0.1:{self.provider.port}")
+        options = ("--reuse", *options) if ON == "wasi-reuse" else options
+        directory = self.directory / f"wasi-{next(self.numbers)}"
+        return Proxy(Wasi(setup, config, directory, [*options]))
+
     def get(self, setup: Setup) -> Proxy:
         if setup.key not in self.running:
             self.running[setup.key] = self.start(setup)
@@ -181,4 +193,4 @@ class Proxies:
 
     def stop(self) -> None:
         for proxy in self.running.values():
-            proxy.envoy.stop()
+            proxy.host.stop()
