@@ -9,6 +9,7 @@ import pytest
 
 pytest.register_assert_rewrite("kit")
 
+from elsewhere import why_not
 from kit.dialects import CHAT
 from kit.envoy_config import MIB, Setup
 from kit.optimizer import OPTIMIZE, Optimizer, says
@@ -25,14 +26,10 @@ NO_BREAKER = {"failures": 0}
 BROKEN = ("panicked", "trapped", "Uncaught RuntimeError", "already borrowed", "wasm trap", "Function: proxy_on")
 
 
-def pytest_configure(config) -> None:
-    config.addinivalue_line("markers", "envoy(why): what only Envoy can show")
-
-
 def pytest_collection_modifyitems(items) -> None:
     for item in items:
-        if ON != "envoy" and (mark := item.get_closest_marker("envoy")):
-            item.add_marker(pytest.mark.skip(reason=mark.args[0]))
+        if ON != "envoy" and (why := why_not(f"{item.path.name}::{item.name}")):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.hookimpl(wrapper=True)

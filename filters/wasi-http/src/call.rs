@@ -61,7 +61,7 @@ impl<'v> Call<'v> {
         let message = || Message { flow: Flow::Pass, fields: Fields::new(), body: None };
         Self {
             vm,
-            upstream: vm.provider.url(),
+            upstream: vm.provider.authority.clone(),
             exchange: Exchange::new(),
             method: request.method(),
             request: message(),
@@ -132,7 +132,7 @@ impl<'v> Call<'v> {
         let has_body = !body.is_empty() || length.is_some_and(|length| length > 0);
         let fields = std::mem::replace(&mut self.request.fields, Fields::new());
         let path = self.vm.provider.path(&path);
-        match http::send(&self.vm.provider, &self.method, &path, fields, has_body) {
+        match http::send(&self.vm.provider, &self.method, &path, fields, has_body, None) {
             Err(_) => self.refuse(out, 502).await,
             Ok(sent) => {
                 let upload = async {
@@ -235,7 +235,7 @@ impl<'v> Call<'v> {
         loop {
             let chunk = match next.take() {
                 Some(held) => held,
-                None => match reader.read().await? {
+                None => match read_for(&writer, &mut reader).await? {
                     Some(chunk) => chunk.into(),
                     None => break,
                 },
@@ -263,6 +263,16 @@ impl<'v> Call<'v> {
             writer.finish(None);
         }
     }
+}
+
+/// The next bytes for somebody who is still there to take them: where they come slowly,
+/// nothing else would show that nobody is.
+async fn read_for(writer: &Writer, reader: &mut Reader) -> Result<Option<Vec<u8>>, Broken> {
+    let gone = async {
+        writer.gone().await;
+        Err(Broken)
+    };
+    futures_lite::future::or(reader.read(), gone).await
 }
 
 /// Passes the request's body on, chunk by chunk.

@@ -7,7 +7,7 @@ use optimizer_core::callout::{Callout, Outcome};
 use optimizer_core::forward::Target;
 use optimizer_core::headers::Headers;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
-use wasip2::http::types::{Fields, Method};
+use wasip2::http::types::{Fields, Method, RequestOptions};
 
 use crate::http;
 use crate::io::{Reader, beside, ready};
@@ -20,10 +20,20 @@ pub async fn send(optimizer: &Target, callout: &Callout) -> Outcome {
         ready(&deadline).await;
         Outcome::Timeout
     };
-    future::or(exchange(optimizer, callout), too_late).await
+    future::or(exchange(optimizer, callout, time), too_late).await
 }
 
-async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
+/// What the host is told: no step of a call can take longer than all of it.
+fn options(time: u64) -> RequestOptions {
+    let options = RequestOptions::new();
+    // A host may know none of them.
+    let _ = options.set_connect_timeout(Some(time));
+    let _ = options.set_first_byte_timeout(Some(time));
+    let _ = options.set_between_bytes_timeout(Some(time));
+    options
+}
+
+async fn exchange(optimizer: &Target, callout: &Callout, time: u64) -> Outcome {
     let pairs: Vec<_> =
         callout.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let headers = Headers::new(&pairs);
@@ -35,7 +45,8 @@ async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
     }
     http::append(&fields, "content-length", callout.body.len().to_string().as_bytes());
     let path = String::from_utf8_lossy(headers.get(":path").unwrap_or_default());
-    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true) else {
+    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true, Some(options(time)))
+    else {
         return Outcome::DispatchFailed;
     };
     let upload = async {

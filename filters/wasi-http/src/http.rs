@@ -7,7 +7,7 @@ use optimizer_core::headers::Headers;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     self, ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingRequest,
-    OutgoingResponse, ResponseOutparam,
+    OutgoingResponse, RequestOptions, ResponseOutparam,
 };
 
 use crate::io::{Writer, ready};
@@ -78,6 +78,7 @@ pub fn send(
     path: &str,
     fields: Fields,
     has_body: bool,
+    options: Option<RequestOptions>,
 ) -> Result<Sent, ErrorCode> {
     let request = OutgoingRequest::new(fields);
     let scheme = match target.scheme {
@@ -93,7 +94,7 @@ pub fn send(
         true => request.body().ok().and_then(Writer::new),
         false => None,
     };
-    Ok(Sent { answer: outgoing_handler::handle(request, None)?, body })
+    Ok(Sent { answer: outgoing_handler::handle(request, options)?, body })
 }
 
 /// Waits for the head of the answer.

@@ -6,12 +6,16 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use futures_lite::future;
+use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::types::{Fields, IncomingBody, OutgoingBody};
 use wasip2::io::poll::{Pollable, poll};
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
 /// How much of a body is taken over from the host at a time, in bytes.
 const MAX_CHUNK_BYTES: u64 = 64 * 1024;
+
+/// How often the host is asked whether somebody is still there.
+const LOOK_EVERY_NANOSECONDS: u64 = 500_000_000;
 
 thread_local! {
     /// What the running future waits for. A pollable must not outlive what it is of.
@@ -128,6 +132,13 @@ impl Writer {
             bytes = later;
         }
         self.stream.flush().map_err(|_| Broken)
+    }
+
+    /// Waits until nobody takes it any more. Hosts say so only when they are asked.
+    pub async fn gone(&self) {
+        while self.stream.check_write().is_ok() {
+            ready(&Rc::new(subscribe_duration(LOOK_EVERY_NANOSECONDS))).await;
+        }
     }
 
     /// Ends the body.

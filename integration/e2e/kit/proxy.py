@@ -182,6 +182,8 @@ class Proxies:
                 raise Cannot(f"{optimizer['upstream']} is a cluster of Envoy's")
             optimizer["upstream"] = f"127.0.0.1:{self.optimizer.port}"
         config.setdefault("provider", f"http://127.0.0.1:{self.provider.port}")
+        # Nobody can be proven where nothing is remembered.
+        config.setdefault("cache", {}).setdefault("serve", "anyone")
         options = ("--reuse", *options) if ON == "wasi-reuse" else options
         directory = self.directory / f"wasi-{next(self.numbers)}"
         return Proxy(Wasi(setup, config, directory, [*options]))

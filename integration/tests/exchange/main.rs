@@ -18,5 +18,6 @@ mod seeing;
 mod stream_hook;
 mod streams;
 mod transforms;
+mod wasi;
 mod wasm;
 mod write_backs;

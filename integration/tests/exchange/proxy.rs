@@ -136,6 +136,11 @@ pub trait Proxy {
         self.is().capabilities()
     }
 
+    /// Of thousands of like exchanges, each so-manieth is played: on some hosts one takes long.
+    fn stride(&self) -> usize {
+        1
+    }
+
     /// The callouts that wait for an answer.
     fn pending(&self) -> Vec<Callout> {
         let callouts = self.callouts().iter();
@@ -174,6 +179,11 @@ macro_rules! on_every_host {
             #[test]
             fn wasm_on_kong() {
                 scenario(crate::wasm::start_on_kong);
+            }
+
+            #[test]
+            fn wasi() {
+                crate::wasi::play(module_path!(), scenario);
             }
         })+
     };

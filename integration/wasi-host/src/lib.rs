@@ -52,11 +52,33 @@ pub type Equip = dyn Fn(&mut WasiCtxBuilder) -> Option<Box<dyn WasiHttpHooks>> +
 
 type Instance = (Store<State>, Proxy);
 
+/// A component, compiled and linked.
+#[derive(Clone)]
+pub struct Loaded {
+    proxy: ProxyPre<State>,
+    command: CommandPre<State>,
+}
+
+impl Loaded {
+    /// Compiles a component.
+    ///
+    /// # Errors
+    /// The file is no component, or imports what this host has not.
+    pub fn load(path: &str) -> Result<Self, Error> {
+        let engine = engine()?;
+        let component = Component::from_file(&engine, path)?;
+        let mut linker = Linker::new(&engine);
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        let ready = linker.instantiate_pre(&component)?;
+        Ok(Self { proxy: ProxyPre::new(ready.clone())?, command: CommandPre::new(ready)? })
+    }
+}
+
 /// A host that runs one component.
 #[derive(Clone)]
 pub struct Host {
-    component: ProxyPre<State>,
-    command: CommandPre<State>,
+    component: Loaded,
     equip: Arc<Equip>,
     log: Arc<Log>,
     /// Instances that have served a call and wait for the next one.
@@ -64,25 +86,10 @@ pub struct Host {
 }
 
 impl Host {
-    /// Compiles a component. Each call gets an instance of its own; with `reuse`, one that
-    /// has served its call.
-    ///
-    /// # Errors
-    /// The file is no component, or imports what this host has not.
-    pub fn load(path: &str, reuse: bool, equip: Box<Equip>, log: Box<Log>) -> Result<Self, Error> {
-        let engine = engine()?;
-        let component = Component::from_file(&engine, path)?;
-        let mut linker = Linker::new(&engine);
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-        let ready = linker.instantiate_pre(&component)?;
-        Ok(Self {
-            component: ProxyPre::new(ready.clone())?,
-            command: CommandPre::new(ready)?,
-            equip: equip.into(),
-            log: log.into(),
-            idle: reuse.then(Arc::default),
-        })
+    /// A host whose calls each get an instance of their own; with `reuse`, one that has served its call.
+    pub fn new(component: Loaded, reuse: bool, equip: Box<Equip>, log: Box<Log>) -> Self {
+        let idle = reuse.then(Arc::default);
+        Self { component, equip: equip.into(), log: log.into(), idle }
     }
 
     /// Lets the component check its configuration; whether it is taken.
@@ -91,7 +98,7 @@ impl Host {
     /// It trapped.
     pub async fn check(&self) -> Result<bool, Error> {
         let mut store = self.store();
-        let command = self.command.instantiate_async(&mut store).await?;
+        let command = self.component.command.instantiate_async(&mut store).await?;
         Ok(command.wasi_cli_run().call_run(&mut store).await?.is_ok())
     }
 
@@ -107,7 +114,7 @@ impl Host {
             hooks,
             call,
         };
-        Store::new(self.component.engine(), state)
+        Store::new(self.component.proxy.engine(), state)
     }
 
     async fn instance(&self) -> Result<Instance, Error> {
@@ -116,37 +123,40 @@ impl Host {
             return Ok(instance);
         }
         let mut store = self.store();
-        let proxy = self.component.instantiate_async(&mut store).await?;
+        let proxy = self.component.proxy.instantiate_async(&mut store).await?;
         Ok((store, proxy))
     }
 
-    /// Serves one request. The component goes on running after it has answered.
+    /// Serves one request; `call` is its name in the log. The component goes on running after it has answered.
     ///
     /// # Errors
     /// It trapped, or gave no answer.
-    pub async fn handle<B>(&self, request: Request<B>) -> Result<Response<HyperOutgoingBody>, Error>
+    pub async fn handle<B>(
+        &self,
+        request: Request<B>,
+        call: &str,
+    ) -> Result<Response<HyperOutgoingBody>, Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<wasmtime_wasi_http::Error>,
     {
         let (mut store, proxy) = self.instance().await?;
-        if let Ok(mut call) = store.data_mut().call.lock() {
-            let case = request.headers().get("x-case").and_then(|case| case.to_str().ok());
-            *call = case.unwrap_or_default().to_owned();
+        if let Ok(mut name) = store.data_mut().call.lock() {
+            call.clone_into(&mut name);
         }
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let request = store.data_mut().http().new_incoming_request(Scheme::Http, request)?;
         let out = store.data_mut().http().new_response_outparam(sender)?;
         let idle = self.idle.clone();
-        let call = tokio::task::spawn(async move {
+        let running = tokio::task::spawn(async move {
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await?;
             if let Some(mut idle) = idle.as_ref().and_then(|idle| idle.lock().ok()) {
                 idle.push((store, proxy));
             }
             Ok::<_, Error>(())
         });
-        let call = async {
-            match call.await {
+        let running = async {
+            match running.await {
                 Ok(ended) => ended,
                 Err(error) => Err(error.into()),
             }
@@ -154,7 +164,7 @@ impl Host {
         match receiver.await {
             Ok(Ok(response)) => {
                 tokio::task::spawn(async {
-                    if let Err(error) = call.await {
+                    if let Err(error) = running.await {
                         eprintln!("trapped: {error:?}");
                     }
                 });
@@ -162,7 +172,7 @@ impl Host {
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_) => {
-                call.await.map_err(|error| error.context("trapped"))?;
+                running.await.map_err(|error| error.context("trapped"))?;
                 Err(Error::msg("no answer"))
             }
         }

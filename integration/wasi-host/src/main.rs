@@ -5,10 +5,12 @@
 
 use std::io::Write as _;
 
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
-use wasi_host::Host;
+use wasi_host::{Host, Loaded};
 use wasmtime::{Error, Result};
 use wasmtime_wasi::FsPerms;
 use wasmtime_wasi_http::io::TokioIo;
@@ -44,7 +46,7 @@ async fn main() -> Result<()> {
         None
     };
     let log = |call: &str, line: &str| eprintln!("{call} {line}");
-    let host = Host::load(&component, reuse, Box::new(equip), Box::new(log))?;
+    let host = Host::new(Loaded::load(&component)?, reuse, Box::new(equip), Box::new(log));
     if check && !host.check().await? {
         return Err(Error::msg("the configuration is refused"));
     }
@@ -56,10 +58,12 @@ async fn main() -> Result<()> {
         let _ = client.set_nodelay(true);
         let host = host.clone();
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 let host = host.clone();
                 async move {
-                    let answered = host.handle(request).await;
+                    let case = request.headers().get("x-case").and_then(|case| case.to_str().ok());
+                    let case = case.unwrap_or_default().to_owned();
+                    let answered = host.handle(request, &case).await;
                     answered.inspect_err(|error| eprintln!("no answer: {error:?}"))
                 }
             });

@@ -1,0 +1,63 @@
+"""What these tests show of Envoy only, and why not of a wasi:http host. `test_wasi.py` shows what that does instead."""
+
+NO_MEMORY = "an instance may serve one call only: nothing is remembered of earlier ones"
+NO_BUFFER = "the component holds bodies itself: there is no host's buffer to be spared"
+NO_ROUTES = "there is one provider, over HTTP/1.1, and nobody else who answers"
+NO_NEWS = "the host does not say that a client left before something is written to it"
+TRAILERS = "wasmtime passes on trailers only where `trailer` announced them"
+OTHER_ERRORS = "failures have this host's own statuses and headers"
+ENVOY_S_OWN = "what Envoy's set-up, admin interface, files or other filters do"
+
+# By the beginning of a test's name.
+ON_ENVOY_ONLY = {
+    "test_breaker.py": NO_MEMORY,
+    "test_buffers.py::test_a_host_with_less_room": NO_BUFFER,
+    "test_bypassed_requests.py::test_the_provider_gets_the_request_as_it_was_sent[HTTP/1.1-a body over the host's": NO_BUFFER,
+    "test_bypassed_requests.py::test_the_provider_gets_the_request_as_it_was_sent[HTTP/1.1-a body of unknown": NO_BUFFER,
+    "test_bypassed_requests.py::test_a_request_over_a_limit_passes[HTTP/1.1-a body of unknown": NO_BUFFER,
+    "test_cache_hits.py::test_other_errors_neither_prove_nor_revoke": NO_MEMORY,
+    "test_cache_hits.py::test_only_the_provider_s_own_answer_proves": NO_MEMORY,
+    "test_cache_hits.py::test_a_proof_ends": NO_MEMORY,
+    "test_cache_hits.py::test_proofs_are_shared": NO_MEMORY,
+    "test_cache_hits.py::test_the_cache_scope_stands_for_upstream": NO_ROUTES,
+    "test_callout_failures.py::test_an_answer_over_the_host_s_own_limit": NO_BUFFER,
+    "test_callout_failures.py::test_a_client_that_leaves": NO_NEWS,
+    "test_credentials.py": ENVOY_S_OWN,
+    "test_dashboard.py": ENVOY_S_OWN,
+    "test_fault_matrix.py": ENVOY_S_OWN,
+    "test_headers.py::test_trusted_attribution_wins": NO_ROUTES,
+    "test_headers.py::test_attribution_that_comes_twice": NO_ROUTES,
+    "test_headers.py::test_authority_and_path_prefix": NO_ROUTES,
+    "test_headers.py::test_the_authority_is_the_upstream": NO_ROUTES,
+    "test_headers.py::test_decisions_are_told_always": NO_ROUTES,
+    "test_kit.py": ENVOY_S_OWN,
+    "test_metrics.py": ENVOY_S_OWN,
+    "test_no_content.py": ENVOY_S_OWN,
+    "test_refused_transforms.py::test_the_original_goes_on[HTTP/1.1-a body over the host's": NO_BUFFER,
+    "test_response_hook.py::test_left_alone[HTTP/1.1-an answer of unknown": NO_BUFFER,
+    "test_response_hook.py::test_left_alone[HTTP/1.1-an answer over the host's": NO_BUFFER,
+    "test_response_hook.py::test_the_proxy_s_own_answer": OTHER_ERRORS,
+    "test_response_hook.py::test_a_chunked_answer_is_rewritten_where_the_host_has_room[HTTP/1.1-with trailers": TRAILERS,
+    "test_response_hook.py::test_an_answer_grown_over": NO_BUFFER,
+    "test_spoofing.py": ENVOY_S_OWN,
+    "test_stream_endings.py::test_each_is_counted_once": ENVOY_S_OWN,
+    "test_stream_response_hook.py::test_a_stream_larger_than": NO_BUFFER,
+    "test_stream_response_hook.py::test_without_room": NO_BUFFER,
+    "test_stream_response_hook.py::test_a_client_that_leaves": NO_NEWS,
+    "test_stream_write_backs.py::test_however_it_is_spelled_and_split[with CR over": NO_ROUTES,
+    "test_stream_write_backs.py::test_however_it_is_spelled_and_split[with CRLF over": NO_ROUTES,
+    "test_streams.py::test_a_stream_split_anywhere": TRAILERS,
+    "test_threat_model.py": ENVOY_S_OWN,
+    "test_traffic.py": NO_ROUTES,
+    "test_transforms.py::test_a_chunked_body_is_transformed_where_the_host_has_room[HTTP/1.1-to HTTP/1.1-with trailers": TRAILERS,
+    "test_transforms.py::test_a_chunked_body_is_transformed_where_the_host_has_room[HTTP/1.1-to HTTP/2-with trailers": TRAILERS,
+    "test_wrong_host.py": ENVOY_S_OWN,
+    "test_records.py::test_an_unreachable_provider": OTHER_ERRORS,
+    "test_records.py::test_a_provider_that_resets": OTHER_ERRORS,
+    "test_records.py::test_a_client_that_leaves_before": NO_NEWS,
+}
+
+
+def why_not(name: str) -> str | None:
+    """Why a test, by its file and name, does not hold on a wasi:http host."""
+    return next((why for start, why in ON_ENVOY_ONLY.items() if name.startswith(start)), None)
