@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use integration::{Answer, Callout, Headers, Lua, Message, SharedData};
+use optimizer_core::bypass::Bypass;
 use optimizer_core::host::{Capabilities, Host};
 use serde_json::{Value, json};
 
@@ -134,6 +135,11 @@ pub trait Proxy {
     /// What it can do.
     fn can(&self) -> Capabilities {
         self.is().capabilities()
+    }
+
+    /// Whether this host ever leaves a call alone for this reason, as others do.
+    fn reaches(&self, _: Bypass) -> bool {
+        true
     }
 
     /// Of thousands of like exchanges, each so-manieth is played: on some hosts one takes long.

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use hyper::{Request, Response};
 use integration::{Answer, Callout, Headers, Message};
+use optimizer_core::bypass::Bypass;
+use optimizer_core::host::Host;
 use wasmtime_wasi_http::Error;
 
 use super::network::{Happened, Out, Pieces, answer_head, map, pieces, watch};
-use super::{Call, STEP, Wasi};
+use super::{Call, STEP, Wasi, elsewhere};
 use crate::proxy::{Id, Proxy};
 
 impl Proxy for Wasi {
@@ -171,6 +173,14 @@ impl Proxy for Wasi {
     fn counters(&self) -> BTreeMap<String, u64> {
         let set = self.counters.iter().filter(|(_, value)| **value != 0);
         set.map(|(name, value)| (name.clone(), *value)).collect()
+    }
+
+    fn is(&self) -> Host {
+        Host::WasiHttp
+    }
+
+    fn reaches(&self, reason: Bypass) -> bool {
+        !elsewhere::REASONS.iter().any(|(reasons, _)| reasons.contains(&reason))
     }
 
     fn stride(&self) -> usize {
