@@ -77,7 +77,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up 
 # --- Testing ---------------------------------------------------------------------
 
 .PHONY: test
-test: test-native test-node test-meta test-streams test-e2e test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
+test: test-native test-node test-meta test-streams test-e2e test-e2e-wasi test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
 test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
@@ -116,6 +116,14 @@ test-streams: $(VENV)/.complete ## Streams put together and replayed, beside the
 .PHONY: test-e2e
 test-e2e: build $(VENV)/.complete ## The module in the real Envoy, with raw clients and the official SDKs
 	$(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
+
+.PHONY: wasi-host
+wasi-host: check-rust
+	$(CARGO) build $(LOCKED) -p wasi-host
+
+.PHONY: test-e2e-wasi
+test-e2e-wasi: build wasi-host $(VENV)/.complete ## The component in a wasi:http host, with the same clients
+	E2E_HOST=wasi $(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
 
 .PHONY: breaker-cost
 breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute

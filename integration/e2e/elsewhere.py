@@ -27,6 +27,7 @@ ON_ENVOY_ONLY = {
     "test_replays.py::test_streams_are_served_to_the_same": NO_MEMORY,
     "test_write_backs.py::test_a_refused_hit": NO_MEMORY,
     "test_callout_failures.py::test_the_response_goes_on_when_the_optimizer[HTTP/1.1-says a length": OTHER_ERRORS,
+    "test_callout_failures.py::test_the_request_goes_on_when_the_optimizer[HTTP/1.1-says a length": OTHER_ERRORS,
     "test_stream_endings.py::test_nothing_is_kept": ENVOY_S_OWN,
     "test_cache_hits.py::test_other_errors_neither_prove_nor_revoke": NO_MEMORY,
     "test_cache_hits.py::test_only_the_provider_s_own_answer_proves": NO_MEMORY,

@@ -17,8 +17,7 @@ from kit.optimizer import (
     CACHE, DECISION, OPTIMIZE, OPTIMIZE_RESPONSE, RECORD, hits, rewrites, says, transforms,
 )
 from kit.provider import sse
-from kit.proxy import ON
-from kit.proxy import HTTP1
+from kit.proxy import HTTP1, ON
 from kit.streams import STREAMING, data, document, recorded, told
 
 streaming = pytest.mark.parametrize("dialect", STREAMING, ids=str)

@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from .envoy import Refused, _die_with_parent
+from .envoy import Refused, die_with_parent
 from .envoy_config import Setup
 from .growing import Growing
 
@@ -40,7 +40,7 @@ class Wasi:
         command += [f"{name}={value}" for name, value in environment.items()]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, preexec_fn=_die_with_parent
+                command, stdout=subprocess.PIPE, stderr=log, preexec_fn=die_with_parent
             )
         line = self.process.stdout.readline().decode()
         if not line.startswith("listening on "):
