@@ -28,6 +28,7 @@ pub(super) fn behind<'a>(bytes: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> 
 
 /// What is left of a string's inside from its first quote, backslash or control
 /// character on; nothing, if there is none.
+#[inline]
 pub(super) fn skip_plain(inside: &[u8]) -> &[u8] {
     let mut rest = inside;
     // Most strings are short.
@@ -37,14 +38,11 @@ pub(super) fn skip_plain(inside: &[u8]) -> &[u8] {
         }
         rest = behind;
     }
-    // Without vectors the words are faster.
-    if cfg!(any(not(target_family = "wasm"), target_feature = "simd128")) {
-        while let Some((block, behind)) = rest.split_first_chunk::<32>() {
-            if has_special(block) {
-                break;
-            }
-            rest = behind;
+    while let Some((block, behind)) = rest.split_first_chunk::<BLOCK>() {
+        if has_special(block) {
+            break;
         }
+        rest = behind;
     }
     while let Some((word, behind)) = rest.split_first_chunk::<8>() {
         if let Some(at) = first_special(word) {
@@ -60,12 +58,45 @@ const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
+#[cfg(not(target_family = "wasm"))]
+const BLOCK: usize = 32;
+
 /// Written without a way out of the loop, so that the compiler makes vectors of it.
-fn has_special(block: &[u8; 32]) -> bool {
+#[cfg(not(target_family = "wasm"))]
+fn has_special(block: &[u8; BLOCK]) -> bool {
     block.iter().fold(0, |any, &byte| any | u8::from(is_special(byte))) != 0
 }
 
+#[cfg(target_family = "wasm")]
+const BLOCK: usize = 16;
+
+/// The compiler makes no vectors of loops where it is told to watch the size.
+#[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+#[inline(always)]
+fn has_special(block: &[u8; BLOCK]) -> bool {
+    use core::arch::wasm32::{u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_any_true, v128_or};
+    let [low, high] = words(block);
+    let bytes = u64x2(low, high);
+    let quotes = u8x16_eq(bytes, u8x16_splat(b'"'));
+    let escapes = u8x16_eq(bytes, u8x16_splat(b'\\'));
+    let controls = u8x16_lt(bytes, u8x16_splat(0x20));
+    v128_any_true(v128_or(controls, v128_or(quotes, escapes)))
+}
+
+#[cfg(all(target_family = "wasm", not(target_feature = "simd128")))]
+fn has_special(block: &[u8; BLOCK]) -> bool {
+    words(block).into_iter().any(|word| first_special(&word.to_le_bytes()).is_some())
+}
+
+#[cfg(target_family = "wasm")]
+#[inline(always)]
+fn words(block: &[u8; BLOCK]) -> [u64; 2] {
+    let all = u128::from_le_bytes(*block);
+    [all as u64, (all >> 64) as u64]
+}
+
 /// Finds a byte in a word by arithmetic: exact for the first one found.
+#[inline(always)]
 fn first_special(word: &[u8; 8]) -> Option<usize> {
     const fn all(byte: u8) -> u64 {
         u64::from_ne_bytes([byte; 8])
