@@ -157,12 +157,20 @@ pub struct Limits {
 }
 
 /// What holds on Kong only.
-#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
 #[cfg_attr(feature = "schema", derive(serde::Serialize, schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Kong {
     /// Transforms on Kong's runtime; they need a prepared body.
     pub transform: bool,
+    /// Counters and histograms. Older runtimes, which know none, end a module that defines one.
+    pub metrics: bool,
+}
+
+impl Default for Kong {
+    fn default() -> Self {
+        Self { transform: false, metrics: true }
+    }
 }
 
 /// Who is answered from the cache, and what is written to it.

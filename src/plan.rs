@@ -34,6 +34,7 @@ pub struct Plan {
     pub(crate) decisions_header: DecisionsHeader,
     pub(crate) record_content: bool,
     kong_transform: bool,
+    metrics: bool,
     properties: Vec<Vec<String>>,
     notes: Vec<String>,
 }
@@ -148,6 +149,9 @@ impl Plan {
         if can.outlives_calls && !can.shared_data {
             notes.push("proofs and breaker: per worker".to_owned());
         }
+        if host == Host::Kong && !config.kong.metrics {
+            notes.push("metrics: switched off (kong.metrics)".to_owned());
+        }
         if !can.total_timeout {
             notes.push("optimizer.timeout_ms: for each step of a callout, not for all".to_owned());
         }
@@ -184,6 +188,7 @@ impl Plan {
             decisions_header: config.decisions_header,
             record_content: config.record.content,
             kong_transform: config.kong.transform,
+            metrics: host != Host::Kong || config.kong.metrics,
             properties,
             notes,
         })
@@ -240,6 +245,11 @@ impl Plan {
     /// Whether bodies that the host shows with the headers are wanted then.
     pub fn wants_early_bodies(&self) -> bool {
         self.can().replace_request == Replace::Early && self.kong_transform && self.hooks.request
+    }
+
+    /// Whether the host is to count anything.
+    pub fn has_metrics(&self) -> bool {
+        self.metrics
     }
 
     /// What to tell the operator at start, in one line.

@@ -20,6 +20,7 @@ const TICK_MS: u32 = 10;
 /// borrowed between host calls only, so that no callback can meet a borrow.
 pub struct Vm {
     pub host: Host,
+    has_metrics: bool,
     /// The host's name for where callouts go.
     pub upstream: String,
     pub adapter: RefCell<Adapter>,
@@ -32,6 +33,7 @@ impl Vm {
     pub fn new(adapter: Adapter) -> Self {
         Self {
             host: adapter.plan().host(),
+            has_metrics: adapter.plan().has_metrics(),
             upstream: adapter.plan().upstream().to_owned(),
             adapter: RefCell::new(adapter),
             metrics: RefCell::default(),
@@ -45,7 +47,7 @@ impl Vm {
         if self.host == Host::Kong {
             hostcalls::set_tick_period(TICK_MS);
         }
-        if self.adapter.borrow().plan().can().metrics_may_fail {
+        if self.has_metrics && self.adapter.borrow().plan().can().metrics_may_fail {
             for metric in Metric::all() {
                 self.define(metric);
             }
@@ -94,6 +96,9 @@ impl Vm {
 
     /// Counts or records; a metric is defined when it is first used.
     pub fn measure(&self, metric: Metric, value: u64) {
+        if !self.has_metrics {
+            return;
+        }
         let known = self.metrics.borrow().get(&metric).copied();
         let Some(id) = known.or_else(|| self.define(metric)) else { return };
         match metric.kind() {

@@ -193,6 +193,8 @@ fn a_metric_s_name_may_be_too_long() {
         Host::kong().config(config).max_metric_name(bytes).start()
     };
     assert!(module(96).is_ok() && module(64).is_err());
+    let silent = r#"{"optimizer":{"upstream":"o:1"},"kong":{"metrics":false}}"#;
+    assert!(Host::kong().config(silent).max_metric_name(0).start().is_ok(), "none is defined");
 }
 
 #[test]
