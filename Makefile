@@ -82,7 +82,7 @@ test: test-native test-node test-meta test-streams test-e2e test-e2e-wasi test-c
 .PHONY: test-all
 test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
 	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
-	$(CARGO) clippy $(LOCKED) $(EXT_PROC) -- -D warnings
+	$(CARGO) clippy $(EXT_PROC) -- -D warnings
 
 FUZZ_SECONDS ?= 300
 FUZZ_TARGETS := $(notdir $(wildcard integration/fuzz/corpus/*))
@@ -154,6 +154,7 @@ conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZE
 
 BENCHES := integration/benches
 # Its types of the gRPC protocol take minutes to compile: a workspace of its own, built for the benchmark alone.
+# Not --locked: its lock file follows the core's dependencies when it is built next.
 EXT_PROC_MANIFEST := --manifest-path $(BENCHES)/ext_proc/Cargo.toml
 EXT_PROC := $(EXT_PROC_MANIFEST) --target-dir $(TARGET)
 # Rounds, and seconds of each row in a round; any other option of integration/benches/run.py.
@@ -168,7 +169,7 @@ bench-core: build ## The core beside a scan and a copy of the same bytes, and wh
 .PHONY: bench-programs
 bench-programs: build
 	$(CARGO) build $(LOCKED) --release -p benches
-	$(CARGO) build $(LOCKED) --release $(EXT_PROC)
+	$(CARGO) build --release $(EXT_PROC)
 	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
 
 BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
