@@ -70,8 +70,11 @@ services: check-rust
 	$(CARGO) build $(LOCKED) -p reference-optimizer -p demo-provider
 
 .PHONY: demo
-demo: build services $(VENV)/.complete ## A tour through a real Envoy; stays up until Ctrl-C (DEMO_ONCE=1: exits; PROVIDER=URL: a real provider)
-	@exec $(VENV)/bin/python examples/demo.py --wasm dist/optimizer.wasm --envoy $(VENV)/bin/envoy \
+demo: HOST ?= envoy
+demo: build services $(VENV)/.complete ## A tour through a real Envoy (HOST=wasi: a wasi:http host); stays up until Ctrl-C (DEMO_ONCE=1: exits; PROVIDER=URL: a real provider)
+	@if [ "$(HOST)" = wasi ]; then $(CARGO) build $(LOCKED) -p wasi-host; fi
+	@exec $(VENV)/bin/python examples/demo.py --host $(HOST) --wasm dist/optimizer.wasm --envoy $(VENV)/bin/envoy \
+	  --wasi-host $(TARGET)/debug/wasi-host --component dist/optimizer-component.wasm \
 	  --optimizer $(TARGET)/debug/reference-optimizer --provider-bin $(TARGET)/debug/demo-provider
 
 # --- Testing ---------------------------------------------------------------------

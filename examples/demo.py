@@ -1,4 +1,4 @@
-"""`make demo`: provider, optimizer and Envoy on this machine, and a short tour through them.
+"""`make demo`: provider, optimizer and Envoy (or, with HOST=wasi, a wasi:http host) on this machine, and a short tour through them.
 
 After the tour everything stays up for your own client, until Ctrl-C.
 
@@ -34,7 +34,9 @@ import httpx
 from tour.calls import QUESTION, STREAMED, Anthropic, OpenAI, call
 from tour.printing import BOLD, RED, paint, print_call, print_head, print_step
 from tour.stage import ROOT, Failure, Stage
+from tour.wasi import WasiStage
 
+STAGES = {"envoy": Stage, "wasi": WasiStage}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -59,7 +61,7 @@ class Tour:
             shown = call(self.stage, *args, **options)
         except httpx.HTTPError as error:
             self.stage.check()
-            raise Failure(f"{title}: {error}", self.stage.envoy) from error
+            raise Failure(f"{title}: {error}", self.stage.host) from error
         self.sent += 1
         wrong = [message for message, holds in must(shown).items() if not holds]
         self.good = self.good and not wrong
@@ -102,20 +104,22 @@ class Tour:
         self.step("call 1 with somebody else's key", self.foreign, api, body, "sk-foreign")
         # Another order of members: the same call for everyone but a comparison of bytes.
         respelled = dict(reversed(body.items()))
-        self.step("call 1 respelled, over HTTP/2", repeated, api, respelled, key, http2=True)
+        http2 = self.stage.speaks_http2
+        title = "call 1 respelled, over HTTP/2" if http2 else "call 1 respelled"
+        self.step(title, repeated, api, respelled, key, http2=http2)
         self.stage.optimizer.stop()
         self.step("call 1 with the optimizer stopped", self.left_alone, api, body, key)
         self.stage.restart_optimizer()
         called = self.stage.provider_calls()[0] - calls_before
-        saved = self.stage.stat("wasmcustom.optimizer_tokens_saved")
+        saved = self.stage.counted("optimizer_tokens_saved")
         summary = f"provider called {called} of {self.sent} times, {saved:,} tokens saved"
         print(paint(BOLD, summary), flush=True)
 
     def wait_for_write_backs(self, count):
         """They leave after the client has its answer, so a repeat has to wait for them."""
         deadline = time.monotonic() + 3
-        written = "wasmcustom.optimizer_callouts.kind.cache.result.ok"
-        while self.stage.stat(written) < count and time.monotonic() < deadline:
+        written = "optimizer_callouts.kind.cache.result.ok"
+        while self.stage.counted(written) < count and time.monotonic() < deadline:
             time.sleep(0.02)
 
     # What each step must show. What only the demo's own provider can show is asked of it alone.
@@ -162,8 +166,13 @@ def follow(stage, skip):
     print(f"\nAll of it stays up until Ctrl-C. Point your client at it, with {key}:\n")
     print(f"  export OPENAI_BASE_URL={stage.url}/v1")
     print(f"  export ANTHROPIC_BASE_URL={stage.url}")
-    print(f"\nMetrics: {stage.admin.base_url}/stats/prometheus\nFurther calls:\n", flush=True)
-    with stage.envoy.out.open() as log:
+    print(f"\n{stage.where_to_look()}", flush=True)
+    while not (further := stage.further_calls(skip)):
+        stage.check()
+        time.sleep(0.1)
+    log, skip = further
+    print("Further calls:\n", flush=True)
+    with log:
         line = ""
         while True:
             line += log.readline()
@@ -193,8 +202,14 @@ def programs():
     option("--provider-bin", type=Path, default=built("demo-provider"), dest="provider")
     option("--wasm", type=Path, default=ROOT / "dist/optimizer.wasm")
     option("--envoy", type=Path, default=Path(sys.executable).parent / "envoy")
+    option("--host", choices=STAGES, default="envoy")
+    option("--wasi-host", type=Path, default=built("wasi-host"))
+    option("--component", type=Path, default=ROOT / "dist/optimizer-component.wasm")
     args = parser.parse_args()
+    others = {"envoy": ("wasi_host", "component"), "wasi": ("envoy", "wasm")}[args.host]
     for name, path in vars(args).items():
+        if name == "host" or name in others:
+            continue
         if not path.exists():
             raise Failure(f"{path} is missing; `make build` builds it")
         setattr(args, name, path.absolute())
@@ -212,14 +227,15 @@ def main():
     with tempfile.TemporaryDirectory(prefix="optimizer-demo-") as logs:
         with contextlib.ExitStack() as stack:
             try:
-                stage = Stage(programs(), Path(logs), stack)
+                started = programs()
+                stage = STAGES[started.host](started, Path(logs), stack)
                 tour = Tour(stage)
                 tour.run()
                 if os.environ.get("DEMO_ONCE", "") in ("", "0"):
                     follow(stage, skip=tour.sent)
                 if not tour.good:
                     message = "the tour did not show what it must"
-                    raise Failure(message, stage.envoy, stage.optimizer)
+                    raise Failure(message, stage.host, stage.optimizer)
                 return 0
             except KeyboardInterrupt as stop:
                 print("\nstopping", flush=True)

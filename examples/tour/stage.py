@@ -144,8 +144,10 @@ def free(port):
 
 
 class Stage:
-    """Everything that runs. `programs` holds the paths optimizer, provider, envoy and wasm;
+    """Everything that runs, with Envoy as the host. `programs` holds the paths optimizer, provider, envoy and wasm;
     `stack` stops what was started."""
+
+    speaks_http2 = True
 
     def __init__(self, programs, logs, stack):
         self.programs, self.logs, self.stack = programs, logs, stack
@@ -160,7 +162,7 @@ class Stage:
             host, port = self.provider_process.address().rsplit(":", 1)
             self.provider = Provider(host, int(port))
         self.start_optimizer("127.0.0.1:0")
-        self.start_envoy()
+        self.start_host()
 
     def start(self, name, command, env=None):
         process = Process(name, command, self.logs, env)
@@ -175,10 +177,10 @@ class Stage:
         self.optimizer_address = self.optimizer.address()
 
     def restart_optimizer(self):
-        """At its old address, where Envoy expects it."""
+        """At its old address, where the host expects it."""
         self.start_optimizer(self.optimizer_address)
 
-    def start_envoy(self):
+    def start_host(self):
         config, admin = self.logs / "envoy.yaml", self.logs / "admin"
         optimizer_port = self.optimizer_address.rsplit(":", 1)[1]
         listener_port = 10000 if free(10000) else 0
@@ -188,11 +190,11 @@ class Stage:
         command = [self.programs.envoy, "-c", config, "--admin-address-path", admin]
         command += ["--concurrency", "2", "--disable-hot-restart", "--log-level", "warning"]
         command += ["--file-flush-interval-msec", "100"]  # the access log is shown as it grows
-        self.envoy = self.start("envoy", command, self.token)
-        address = self.envoy.wait_for(lambda: admin.exists() and admin.read_text())
+        self.host = self.start("envoy", command, self.token)
+        address = self.host.wait_for(lambda: admin.exists() and admin.read_text())
         self.admin = httpx.Client(base_url=f"http://{address}", trust_env=False)
         self.stack.callback(self.admin.close)
-        self.envoy.wait_for(self.envoy_is_ready)
+        self.host.wait_for(self.envoy_is_ready)
         listeners = self.admin.get("/listeners", params={"format": "json"}).json()
         bound = listeners["listener_statuses"][0]["local_address"]["socket_address"]
         self.url = f"http://{bound['address']}:{bound['port_value']}{self.provider.prefix}"
@@ -208,16 +210,32 @@ class Stage:
         stats = self.admin.get("/stats", params=params).json()["stats"]
         return sum(stat.get("value", 0) for stat in stats)
 
+    def counted(self, name):
+        """What one of the module's counters says."""
+        return self.stat(f"wasmcustom.{name}")
+
+    def provider_requests(self):
+        """How often the host called the provider."""
+        return self.stat("cluster.provider.upstream_rq_total")
+
+    def where_to_look(self):
+        """What to tell who wants to see more."""
+        return f"Metrics: {self.admin.base_url}/stats/prometheus"
+
+    def further_calls(self, skip):
+        """The access log, open, and how many of its lines to leave out."""
+        return self.host.out.open(), skip
+
     def provider_calls(self):
         """How often the provider was called and, of the demo's own, the last body as it came."""
         if not self.provider.own:
-            return self.stat("cluster.provider.upstream_rq_total"), None
+            return self.provider_requests(), None
         url = f"http://{self.provider.host}:{self.provider.port}/demo/calls"
         text = httpx.get(url, trust_env=False).text
         _, found, rest = text.partition('"body":')
         return json.loads(text)["count"], rest.removesuffix("}}") if found else None
 
     def check(self):
-        for process in (self.provider_process, self.optimizer, self.envoy):
+        for process in (self.provider_process, self.optimizer, self.host):
             if process:
                 process.check()
