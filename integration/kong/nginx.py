@@ -34,6 +34,8 @@ UNPREPARED = ""
 # A worker that crashed, a module that trapped or panicked, and what nginx says of itself.
 BROKEN = ("exited on signal", "exited with fatal", "trap", "panick", "[alert]", "[crit]", "[emerg]",
           "NYI", "failed resuming", "AddressSanitizer")
+# Said of an optimizer's socket that is not there.
+HARMLESS = ("connect() to unix:",)
 
 
 class Refused(Exception):
@@ -211,8 +213,10 @@ class Gateway(Proxy):
 
     def broken(self) -> list[str]:
         """Everything that must not be: lines of the log since the last time, and lost workers."""
-        lines = [line for line in self.new_log_lines() if any(sign in line for sign in BROKEN)]
+        lines = [line for line in self.new_log_lines() if any(sign in line for sign in BROKEN)
+                 and not any(sign in line for sign in HARMLESS)]
         gone = self.nginx.crashed() if self.nginx.process.poll() is None else []
+        self.nginx.first_pids = [pid for pid in self.nginx.first_pids if pid not in gone]
         return lines + [f"worker {pid} is gone" for pid in gone]
 
 

@@ -30,7 +30,7 @@ class Service:
         self.connections: set[socket.socket] = set()
         self.listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port = self.listener.getsockname()[1]
-        self._accept_from(self.listener)
+        self.accept_from(self.listener)
 
     # What a test does with it
 
@@ -74,7 +74,7 @@ class Service:
             yield
         finally:
             self.listener.listen(256)
-            self._accept_from(self.listener)
+            self.accept_from(self.listener)
 
     def stop(self) -> None:
         self._close()
@@ -89,7 +89,7 @@ class Service:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def _accept_from(self, listener: socket.socket) -> None:
+    def accept_from(self, listener: socket.socket) -> None:
         def accept() -> None:
             with contextlib.suppress(OSError):  # Closed: the service is away or stopped.
                 while True:
@@ -127,7 +127,8 @@ class Service:
                 return
             with self.changed:
                 self.changed.notify_all()
-            going = http1.write_answer(sock, self._script(seen), seen.method)
+            kept = http1.write_answer(sock, self._script(seen), seen.method)
+            going = kept and (seen.headers.get("connection") or "").lower() != "close"
 
     def _begin(self, seen: Seen) -> None:
         if not self.remembers:

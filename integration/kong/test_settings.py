@@ -1,0 +1,271 @@
+"""The module under nginx settings other than the example's."""
+
+import functools
+import json
+import socket
+import tempfile
+import threading
+import time
+
+import pytest
+
+from kit import client
+from kit.client import Request
+from kit.dialects import CHAT
+from kit.message import as_json
+from kit.optimizer import OPTIMIZE, hits, transforms
+from kit.provider import sse
+from kit.proxy import HTTP1, WASM
+from kit.streams import told
+
+from nginx import EXAMPLE, PREPARE, UNPREPARED, Refused, Setup, quoted
+
+KEEPALIVE = """proxy_http_version  1.1;
+            proxy_set_header    connection  "";
+"""
+
+
+def settings(module) -> dict[str, Setup]:
+    """One nginx each."""
+    buffered = {"proxy_buffering     off;": "proxy_buffering     on;"}
+    other = f"module other {WASM.resolve()};"
+    silent = module(hooks={"request": False, "cache": False})
+    before = f"proxy_wasm other {quoted(silent)};"
+    return {
+        "answers buffered": Setup(module(), instead=buffered),
+        "answers buffered in files": Setup(module(), instead=buffered, location=(
+            "proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k;")),
+        "small request buffers": Setup(module(), body_buffer="1k"),
+        "request bodies in files only": Setup(module(), location="client_body_in_file_only clean;"),
+        "request bodies in single buffers": Setup(module(), prepare=UNPREPARED, location="client_body_in_single_buffer on;"),
+        "requests not buffered": Setup(module(), prepare=UNPREPARED, location="proxy_request_buffering off;"),
+        "no connections kept to the provider": Setup(module(), instead={KEEPALIVE: ""}),
+        "the provider spoken to over HTTP/1.0": Setup(module(), instead={KEEPALIVE: "proxy_http_version 1.0;\n"}),
+        "no connections kept to clients": Setup(module(), instead={"keepalive_requests  100;": "keepalive_requests 2;"}),
+        "answers compressed": Setup(module(), location="gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"),
+        "three workers": Setup(module(), workers=3),
+        "a zone for shared data": Setup(module(), wasm="shm_kv kv 1m;"),
+        "a named zone and a queue": Setup(module(), wasm="shm_kv other 64k; shm_queue q 64k;"),
+        "a response buffer of one page": Setup(module(), location="wasm_response_body_buffers 1 4k;"),
+        "small socket buffers": Setup(module(), instead={
+            "wasm_socket_buffer_size    64k;": "wasm_socket_buffer_size 64;"}),
+        "socket buffers of 1 KiB": Setup(module(), instead={
+            "wasm_socket_buffer_size    64k;": "", "    socket_buffer_size    64k;": ""}),
+        "no log of failed callouts": Setup(module(), location="proxy_wasm_log_dispatch_errors off;"),
+        "the module before the step": Setup(module(), instead={
+            "proxy_wasm_request_headers_in_access  on;": "proxy_wasm_request_headers_in_access off;"}),
+        "the step in the rewrite phase": Setup(module(), prepare=PREPARE.replace("access_by", "rewrite_by")),
+        "the step in the rewrite phase, the module too": Setup(
+            module(), prepare=PREPARE.replace("access_by", "rewrite_by"),
+            instead={"proxy_wasm_request_headers_in_access  on;": ""}),
+        "another module before it, which does not call out": Setup(module(), wasm=other, location=before),
+        "isolation of streams": Setup(module(), location="proxy_wasm_isolation stream;"),
+        "isolation of filters": Setup(module(), location="proxy_wasm_isolation filter;"),
+    }
+
+
+NAMES = list(settings(lambda **members: members))
+
+
+@pytest.fixture(params=NAMES)
+def gateway(request, gateways, module):
+    return gateways.get(settings(module)[request.param])
+
+
+def body(number: int, size: int) -> bytes:
+    return json.dumps(CHAT.body(user=f"caller {number}", padding="x" * size)).encode()
+
+
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_bodies_and_answers_are_whole(gateway, optimizer, provider, http, size):
+    """Whether a body is transformed depends on the setting; it is one or the other, never a mixture."""
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten, cacheEligible=True, cacheKey="k"))
+    for stream in (False, True, False):
+        answer = sse(*told(CHAT)) if stream else as_json(CHAT.answer)
+        provider.answers(answer)
+        raw = body(1, size)
+        reply = gateway.send(CHAT.call(raw=raw, key="sk-1"), http)
+        assert reply.status == 200 and reply.complete
+        assert reply.body == b"".join(answer.pieces)
+        [seen] = provider.of(reply.case)
+        assert seen.body == raw or seen.json == CHAT.shorten(json.loads(raw))
+
+
+def test_hits_are_served(gateway, optimizer, provider, http, key):
+    # Several workers know different things.
+    for _ in range(20):
+        gateway.send(CHAT.call(key=key), http)
+    optimizer.on(OPTIMIZE, hits({"choices": [], "id": "hit"}))
+    replies = [gateway.send(CHAT.call(key=key), http) for _ in range(20)]
+    assert all(reply.status == 200 for reply in replies)
+    assert all(reply.json in ({"choices": [], "id": "hit"}, CHAT.answer) for reply in replies)
+
+
+def test_many_at_a_time(gateway, optimizer, provider, http):
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+    replies = []
+
+    def run(thread: int) -> None:
+        for number in range(10):
+            calls = [CHAT.call(raw=body(thread, 500 * number)) for _ in range(2)]
+            send = client.send_in_turn if http == HTTP1 else functools.partial(client.send_together, http=http)
+            replies.extend(send(gateway.port, calls))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert len(replies) == 80
+    assert {(reply.status, reply.error) for reply in replies} == {(200, "")}
+    assert all(reply.json == CHAT.answer for reply in replies)
+
+
+# The configuration
+
+
+def test_a_wrong_configuration_is_refused_and_named(gateways, module):
+    with pytest.raises(Refused, match="limits.request_bytes"):
+        gateways.start(Setup(module(limits={"request_bytes": "8MB"})))
+
+
+@pytest.mark.parametrize("upstream", ["", "optimizer:0x50", "optimizer:99999", "http://optimizer", "a b", "unix:", ":80",
+                                      "[::1", "optimizer:", "127.0.0.1:80/x"])
+def test_an_upstream_that_nginx_could_not_call_is_refused(gateways, module, upstream):
+    with pytest.raises(Refused, match="optimizer.upstream"):
+        gateways.start(Setup(module(optimizer={"upstream": upstream})))
+
+
+def test_too_little_room_for_metrics_is_found_at_the_start(gateways, module):
+    with pytest.raises(Refused, match="slab_size"):
+        gateways.start(Setup(module(), wasm="metrics { slab_size 16k; }"))
+
+
+def test_a_start_is_told_in_one_line(gateways, module):
+    gateway = gateways.start(Setup(module()))
+    lines = [line for line in gateway.nginx.log.read_text().splitlines() if "optimizer: " in line]
+    assert len(lines) == 1
+    for what in ("ready on kong", "response hook: not possible on this host", "by timer"):
+        assert what in lines[0]
+
+
+def test_the_example_takes_its_token_from_the_environment(gateways, module, optimizer):
+    configured = module(optimizer={"token_env": "OPTIMIZER_TOKEN"})
+    gateway = gateways.get(Setup(configured))
+    gateway.send(CHAT.call())
+    assert optimizer.asked().headers.all("authorization") == ["Bearer token-of-the-example"]
+    with pytest.raises(Refused, match="token_env"):
+        gateways.start(Setup(module(optimizer={"token_env": "NO_SUCH_VARIABLE"})))
+
+
+def test_the_example_s_own_configuration_is_taken(gateways, module, optimizer):
+    """As it is shipped, but for its addresses."""
+    shipped = json.loads(EXAMPLE.read_text().split("proxy_wasm  optimizer  '")[1].split("'")[0])
+    shipped["optimizer"]["upstream"] = f"127.0.0.1:{optimizer.port}"
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+    assert gateways.get(Setup(shipped)).send(CHAT.call()).json == CHAT.answer
+
+
+def test_two_configurations_share_a_worker(gateways, module, optimizer, provider, http):
+    """One VM, a root context for each; one may record, the other not."""
+    second = ("location /second/ { proxy_wasm_request_headers_in_access on; " + PREPARE.replace("  ", " ")
+              + f" proxy_wasm optimizer {quoted(module(hooks={'cache': False}))}; "
+              "proxy_http_version 1.1; proxy_pass http://provider; }")
+    gateway = gateways.get(Setup(module(), server=second))
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+    for prefix, cache in (("", True), ("/second", False)) * 3:
+        optimizer.calls.clear()
+        reply = gateway.send(CHAT.call(prefix=prefix), http)
+        assert provider.of(reply.case)[0].json == CHAT.shorten(CHAT.request)
+        assert optimizer.asked().json["capabilities"] == {"canShortCircuit": cache}
+
+
+def test_other_calls_pass_untouched(prepared, optimizer, provider, http):
+    for request in (Request(method="GET", path="/models"), Request(method="HEAD", path="/"),
+                    Request(method="POST", path="/other", body=b"x" * 9000),
+                    Request(method="POST", path="/v1/chat/completions", body=b""),
+                    Request(method="POST", path="/v1/chat/completions", body=b"{",
+                            headers=[("content-type", "application/json")])):
+        reply = prepared.send(request, http)
+        assert reply.status == 200
+        assert provider.of(reply.case)[0].body == (request.body or b"")
+    assert optimizer.calls == []
+
+
+def test_odd_header_bytes_harm_nobody(prepared, optimizer, http):
+    headers = [("authorization", "Bearer \xff\xfe"), ("x-anyray-metadata", '{"user": "\xc3\x28"}'),
+               ("x-odd", "\x80" * 200)]
+    for _ in range(3):
+        assert prepared.send(CHAT.call(headers=headers), http).json == CHAT.answer
+
+
+def test_more_headers_than_the_runtime_shows_leave_the_call_alone(prepared, optimizer, provider, http, key):
+    """It shows the first hundred: a credential may be behind them."""
+    assert prepared.send(CHAT.call(key=key), http).status == 200
+    optimizer.on(OPTIMIZE, hits({"choices": [], "id": "hit"}))
+    many = [(f"x-{number}", "1") for number in range(120)]
+    reply = prepared.send(CHAT.call(headers=[*many, ("authorization", "Bearer somebody-else")]), http)
+    assert reply.json == CHAT.answer
+
+
+def test_own_headers_do_not_reach_the_provider(prepared, optimizer, provider, http):
+    headers = [("x-anyray-test", "1"), ("x-anyray-metadata", '{"user":"u"}')]
+    reply = prepared.send(CHAT.call(headers=headers), http)
+    [seen] = provider.of(reply.case)
+    assert [name for name, _ in seen.headers if name.startswith("x-anyray")] == []
+    assert optimizer.asked().json["metadata"]["user"] == "u"
+
+
+@pytest.mark.parametrize("address", ["[::1]", "unix"])
+def test_the_optimizer_may_be_elsewhere(gateways, module, optimizer, provider, http, address):
+    """Behind IPv6 or a Unix socket: both lead to the scripted one."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/socket"
+        listener = socket.socket(socket.AF_UNIX if address == "unix" else socket.AF_INET6)
+        try:
+            listener.bind(path if address == "unix" else ("::1", 0))
+        except OSError as error:
+            pytest.skip(f"no {address} here: {error}")
+        listener.listen(16)
+        optimizer.accept_from(listener)
+        upstream = f"unix:{path}" if address == "unix" else f"[::1]:{listener.getsockname()[1]}"
+        gateway = gateways.start(Setup(module(optimizer={"upstream": upstream})))
+        optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+        reply = gateway.send(CHAT.call(), http)
+        assert provider.of(reply.case)[0].json == CHAT.shorten(CHAT.request)
+        listener.close()
+
+
+def test_a_name_is_resolved_by_nginx(gateways, module, optimizer, provider):
+    """Without a resolver nginx asks a public one, in vain here; calls go on after its time-out."""
+    gateway = gateways.start(Setup(
+        module(optimizer={"upstream": f"localhost:{optimizer.port}", "timeout_ms": 300}),
+        wasm="resolver 127.0.0.1:1; resolver_timeout 500ms;"))
+    reply = gateway.send(CHAT.call(), timeout=40)
+    assert reply.json == CHAT.answer
+
+
+# Reloads
+
+
+def test_calls_under_way_survive_a_reload(gateways, module, optimizer, provider):
+    gateway = gateways.start(Setup(module(), workers=2))
+
+    def later(seen):
+        time.sleep(0.3)
+        return transforms(CHAT.shorten)(seen)
+
+    optimizer.on(OPTIMIZE, later)
+    replies = []
+
+    def run(number: int) -> None:
+        for _ in range(5):
+            replies.append(gateway.send(CHAT.call()))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    [thread.start() for thread in threads]
+    for _ in range(2):
+        time.sleep(0.4)
+        gateway.nginx.reload()
+    [thread.join() for thread in threads]
+    assert len(replies) == 30
+    assert {(reply.status, reply.error) for reply in replies} == {(200, "")}
+    assert all(reply.json == CHAT.answer for reply in replies)
