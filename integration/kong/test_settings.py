@@ -41,7 +41,7 @@ def settings(module) -> dict[str, Setup]:
         "requests not buffered": Setup(module(), prepare=UNPREPARED, location="proxy_request_buffering off;"),
         "no connections kept to the provider": Setup(module(), instead={KEEPALIVE: ""}),
         "the provider spoken to over HTTP/1.0": Setup(module(), instead={KEEPALIVE: "proxy_http_version 1.0;\n"}),
-        "no connections kept to clients": Setup(module(), instead={"keepalive_requests  100;": "keepalive_requests 2;"}),
+        "no connections kept to clients": Setup(module(), instead={"keepalive_requests  100;": "keepalive_requests 3;"}),
         "answers compressed": Setup(module(), location="gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"),
         "three workers": Setup(module(), workers=3),
         "a zone for shared data": Setup(module(), wasm="shm_kv kv 1m;"),

@@ -100,7 +100,8 @@ class Service:
 
     def _connection(self, sock: socket.socket) -> None:
         self.connections.add(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             first = sock.recv(len(http2.PREFACE), socket.MSG_PEEK | socket.MSG_WAITALL)
             if first == http2.PREFACE:
