@@ -103,8 +103,9 @@ def head(start: str, fields: list[tuple[str, str]]) -> bytes:
     return "\r\n".join(lines).encode("latin-1")
 
 
-def write_answer(sock: socket.socket, answer: Answer | Raw, method: str) -> bool:
-    """Sends a scripted answer; false where the connection is over after it."""
+def write_answer(sock: socket.socket, answer: Answer | Raw, method: str, last: bool) -> bool:
+    """Sends a scripted answer, the `last` one where it was asked for as that; false where the
+    connection is over after it."""
     if isinstance(answer, Raw):
         write_pieces(sock, answer.pieces)
         finish(sock, answer.end)
@@ -121,7 +122,7 @@ def write_answer(sock: socket.socket, answer: Answer | Raw, method: str) -> bool
         fields.append(("content-length", str(answer.length)))
     elif isinstance(answer.framing, int):
         fields.append(("content-length", str(answer.framing)))
-    elif answer.framing == "close":
+    if last or answer.framing == "close":
         fields.append(("connection", "close"))
     sock.sendall(head(f"HTTP/1.1 {answer.status} Scripted", fields))
     if not bodyless:
@@ -130,7 +131,7 @@ def write_answer(sock: socket.socket, answer: Answer | Raw, method: str) -> bool
             sock.sendall(b"0\r\n" + head("", answer.trailers)[2:])
     if answer.end != "clean":
         finish(sock, answer.end)
-    return answer.end == "clean" and answer.framing != "close"
+    return answer.end == "clean" and answer.framing != "close" and not last
 
 
 def finish(sock: socket.socket, end: str) -> None:

@@ -128,8 +128,8 @@ class Service:
                 return
             with self.changed:
                 self.changed.notify_all()
-            kept = http1.write_answer(sock, self._script(seen), seen.method)
-            going = kept and (seen.headers.get("connection") or "").lower() != "close"
+            last = (seen.headers.get("connection") or "").lower() == "close"
+            going = http1.write_answer(sock, self._script(seen), seen.method, last)
 
     def _begin(self, seen: Seen) -> None:
         if not self.remembers:
