@@ -55,9 +55,6 @@ def settings(module) -> dict[str, Setup]:
         "the module before the step": Setup(module(), instead={
             "proxy_wasm_request_headers_in_access  on;": "proxy_wasm_request_headers_in_access off;"}),
         "the step in the rewrite phase": Setup(module(), prepare=PREPARE.replace("access_by", "rewrite_by")),
-        "the step in the rewrite phase, the module too": Setup(
-            module(), prepare=PREPARE.replace("access_by", "rewrite_by"),
-            instead={"proxy_wasm_request_headers_in_access  on;": ""}),
         "another module before it, which does not call out": Setup(module(), wasm=other, location=before),
         "isolation of streams": Setup(module(), location="proxy_wasm_isolation stream;"),
         "isolation of filters": Setup(module(), location="proxy_wasm_isolation filter;"),
