@@ -360,6 +360,9 @@ pub(crate) fn callout_ended(
     };
     vm.data_mut().answer = Some((headers, body.to_vec()));
     vm.data_mut().step = Step::CalloutAnswer;
+    if let Some(id) = stream {
+        call(vm, id).body.answered();
+    }
     let context = stream.unwrap_or(ROOT);
     if stream.is_some_and(|id| call(vm, id).deleted) {
         fault(vm, "the worker crashes: a callout ended after its call");

@@ -44,11 +44,28 @@ pub fn has_body_in_one_buffer(size: usize) -> bool {
     shown && written == 1
 }
 
-/// Replaces all of the request's body but its first byte, which must be in one buffer.
+/// Lays the request's body, which stays what it is, into buffers of the runtime's own, all but its
+/// first byte. Before any callout only.
 ///
-/// From the first byte on nginx would free that buffer for itself although the request still has it,
-/// and crash. In several pieces they would overwrite each other: after a callout the buffers
-/// that nginx takes for them all lie in the same place.
+/// Whatever is written frees the list entries of the buffers behind it, empty ones too, into a list
+/// that outlives the request, and the next call on the connection crashes. Before a callout each
+/// write takes one entry from that list again: a few writes more than there can be entries.
+pub fn take_request_body(body: &[u8]) {
+    const MORE: usize = 3;
+    let rest = body.get(1..).unwrap_or_default();
+    let (bulk, last) =
+        rest.split_at_checked(rest.len().saturating_sub(MORE)).unwrap_or((rest, &[]));
+    let mut end: usize = 1;
+    for bytes in std::iter::once(bulk).chain(last.chunks(1)).filter(|bytes| !bytes.is_empty()) {
+        hostcalls::replace_buffer(BufferType::HttpRequestBody, end, bytes);
+        end = end.saturating_add(bytes.len());
+    }
+}
+
+/// Replaces all of the request's body but its first byte, after [`take_request_body`].
+///
+/// In one piece: after a callout the buffers that nginx takes for several all lie in the same
+/// place, and they would overwrite each other.
 pub fn replace_request_body(rest: &[u8]) {
     hostcalls::replace_buffer(BufferType::HttpRequestBody, 1, rest);
 }

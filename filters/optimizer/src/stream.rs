@@ -313,9 +313,11 @@ impl State {
         let Some(body) = body.filter(|body| !body.is_empty()) else { return };
         self.run(during, Event::RequestBody(Body::Held(body.len())));
         if self.request.flow == Flow::Hold {
-            let part = match kong::has_body_in_one_buffer(body.len()) {
-                true => Body::Early(body.into()),
-                false => Body::Whole(body.into()),
+            let part = if kong::has_body_in_one_buffer(body.len()) {
+                kong::take_request_body(&body);
+                Body::Early(body.into())
+            } else {
+                Body::Whole(body.into())
             };
             self.run(during, Event::RequestBody(part));
         }

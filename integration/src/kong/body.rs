@@ -6,7 +6,13 @@ pub(crate) struct Body {
     buffers: Vec<Vec<u8>>,
     /// It went to a file: nobody sees it any more but the provider.
     spilled: bool,
-    written: bool,
+    /// So many buffers at the end are the runtime's own.
+    own: usize,
+    /// A callout has ended: what is written from now on all lies in the same place.
+    answered: bool,
+    written_since: bool,
+    /// Freed entries of buffers that are not the runtime's own, and that it did not take again.
+    astray: usize,
     crash: Option<&'static str>,
 }
 
@@ -33,6 +39,7 @@ impl Body {
             return false;
         }
         self.buffers = vec![self.buffers.concat()];
+        self.own = 0;
         true
     }
 
@@ -46,26 +53,39 @@ impl Body {
     }
 
     /// Cuts the body at `start` and appends to it, as nginx does: buffers of which nothing remains
-    /// go to a list that outlives the request, and what is appended takes the place of an earlier piece.
+    /// go to a list that outlives the request, from which what is appended takes one again before a
+    /// callout; after it, what is appended takes the place of an earlier piece.
     pub(crate) fn write(&mut self, start: usize, bytes: &[u8]) {
+        let theirs = self.buffers.len() - self.own;
         let mut before = 0;
-        for buffer in &mut self.buffers {
+        for (index, buffer) in self.buffers.iter_mut().enumerate() {
             let keep = start.saturating_sub(before).min(buffer.len());
             before += buffer.len();
             buffer.truncate(keep);
-            if keep == 0 {
-                self.crash = Some("a buffer of the request's body was freed");
+            match keep {
+                0 if index < theirs => self.astray += 1,
+                0 => self.own -= 1,
+                _ => {}
             }
         }
-        if std::mem::replace(&mut self.written, true) {
+        if self.answered && std::mem::replace(&mut self.written_since, true) {
             self.crash = Some("wrong bytes: the second piece lies where the first one does");
+        }
+        if !self.answered {
+            self.astray = self.astray.saturating_sub(1);
         }
         self.buffers.retain(|buffer| !buffer.is_empty());
         self.buffers.push(bytes.to_vec());
+        self.own += 1;
+    }
+
+    /// A callout of this request has ended.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
     }
 
     /// What will crash the worker or break the body, if anything will.
     pub(crate) fn crash(&self) -> Option<&'static str> {
-        self.crash
+        self.crash.or((self.astray > 0).then_some("a buffer of the request's body was freed"))
     }
 }

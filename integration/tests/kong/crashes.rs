@@ -47,6 +47,27 @@ fn a_body_is_replaced_behind_its_first_byte_and_in_one_buffer_only() {
 }
 
 #[test]
+fn before_a_callout_each_write_takes_a_freed_buffer_again() {
+    let taking = |writes: &[String]| {
+        let first = format!("{} (i32.const 0)", writes.concat());
+        let mut host =
+            builder(&[("request_headers", &first)]).lua(Some(Lua::Reads)).start().unwrap();
+        let call = host.request(post(Some(7)), false);
+        host.request_body(call, "{\"a\"", false);
+        host.request_body(call, ":1}", true);
+        host
+    };
+    let once = taking(&[write(1, "\"a\":1}")]);
+    assert_eq!(once.trap(), None);
+    let twice = taking(&[write(0, "{\"a\":1"), write(6, "}")]);
+    assert_eq!(twice.trap(), None);
+    assert!(
+        fault(&taking(&[write(0, "{\"a\":1}")])).contains("freed"),
+        "two, of which one comes back"
+    );
+}
+
+#[test]
 fn a_body_in_several_buffers_is_shown_beyond_what_was_asked_for() {
     // One byte is asked for; the next ones in memory are written as well.
     let probe = "(drop (call $get_buffer (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8) (i32.const 12)))
