@@ -127,6 +127,7 @@ wasi-host: check-rust
 .PHONY: test-e2e-wasi
 test-e2e-wasi: build wasi-host $(VENV)/.complete ## The component in a wasi:http host, with the same clients
 	E2E_HOST=wasi $(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
+
 .PHONY: test-kong
 test-kong: export NGINX := $(NGINX)
 test-kong: build $(VENV)/.complete ## The module in Kong's Wasm runtime, on an nginx that has it built in (NGINX=/path/to/nginx)
