@@ -325,3 +325,140 @@ fn digits(text: &[u8]) -> Result<&[u8], NotJson> {
     let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if count == 0 { Err(NotJson) } else { text.get(count..).ok_or(NotJson) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn is_json(text: &str) -> bool {
+        Scanner::new(text).read(Wanted::default()).is_ok()
+    }
+
+    const JSON: [&str; 26] = [
+        "{}",
+        "[]",
+        " [ ] ",
+        "\t\n\r {\"a\" : [ 1 , 2 ] }\n",
+        "0",
+        "-0",
+        "10",
+        "-1.5",
+        "1e5",
+        "1E+5",
+        "1.25e-05",
+        "0e0",
+        "0.0",
+        "123456789012345678901234567890",
+        "1e999",
+        "true",
+        "false",
+        "null",
+        "\"\"",
+        r#""\"\\\/\b\f\n\r\t""#,
+        r#""\u0000\uABCD\uabcd\ud83d\ude00""#,
+        r#""\ud800""#,
+        "\"\u{7f}é😀\u{2028}\"",
+        r#"{"":0,"a":{"a":[[],{}]}}"#,
+        r#"{"a":1,"a":2}"#,
+        "[[[[[[]]]]]]",
+    ];
+
+    const NOT_JSON: [&str; 62] = [
+        "",
+        " ",
+        "{",
+        "}",
+        "[",
+        "]",
+        "[1",
+        "[1,",
+        "[1,]",
+        "[,1]",
+        "[,]",
+        "[1 2]",
+        "[1}",
+        "{]",
+        "{,}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{\"a\":1 \"b\":2}",
+        "{\"a\" 1}",
+        "{1:2}",
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\":1}}",
+        "[]]",
+        "{}{}",
+        "1 2",
+        "[1]x",
+        "01",
+        "-",
+        "-a",
+        "+1",
+        ".5",
+        "1.",
+        "1.e5",
+        "1e",
+        "1e+",
+        "-01",
+        "0x1",
+        "1_0",
+        "00",
+        "Infinity",
+        "NaN",
+        "-Infinity",
+        "tru",
+        "truee",
+        "True",
+        "nul",
+        "fals",
+        "'a'",
+        "\"",
+        "\"a",
+        "\"\\\"",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u12G4\"",
+        "\"\\",
+        "\"\n\"",
+        "\"\0\"",
+        "\"\u{1f}\"",
+        "\u{feff}[]",
+        "[1,\u{a0}2]",
+    ];
+
+    #[test]
+    fn what_is_json_and_what_is_not() {
+        for text in JSON {
+            assert!(is_json(text), "{text:?}");
+        }
+        for text in NOT_JSON {
+            assert!(!is_json(text), "{text:?}");
+        }
+    }
+
+    /// Each text with a byte put in, taken out or replaced: as serde_json has it.
+    #[test]
+    fn every_mutation_is_judged_as_elsewhere() {
+        let bytes = b"{}[],:\"\\/u019aefnrtb-+.E \n\t\x01\x7f";
+        let long =
+            format!(r#"{{"long":"{}\n{}","b":[1,{{"c":null}}]}}"#, "x".repeat(40), "y".repeat(70));
+        for text in JSON.into_iter().chain(NOT_JSON).chain([&*long]) {
+            for at in 0..=text.len() {
+                let (before, after) = text.as_bytes().split_at(at);
+                let rest = after.get(1..).unwrap_or_default();
+                let replaced = bytes.iter().map(|&byte| [before, &[byte], rest].concat());
+                let added = bytes.iter().map(|&byte| [before, &[byte], after].concat());
+                for mutant in replaced.chain(added).chain([[before, rest].concat()]) {
+                    let Ok(mutant) = std::str::from_utf8(&mutant) else { continue };
+                    let expected = serde_json::from_str::<&RawValue>(mutant).is_ok();
+                    assert_eq!(is_json(mutant), expected, "{mutant:?}");
+                }
+            }
+        }
+    }
+}
