@@ -32,10 +32,12 @@ NAMES = {
 class Wasi:
     """One running host on a free port. Its log has what others have metrics and access logs for."""
 
-    def __init__(self, setup: Setup, config: dict, directory: Path, options: list[str]):
+    def __init__(self, setup: Setup, config: dict | None, directory: Path, options: list[str]):
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "host.log"
-        environment = {"OPTIMIZER_LOG": "trace", "OPTIMIZER_CONFIG": json.dumps(config)} | setup.environment
+        environment = {"OPTIMIZER_LOG": "trace"} | setup.environment
+        if config is not None:
+            environment["OPTIMIZER_CONFIG"] = json.dumps(config)
         command = [str(HOST), str(COMPONENT), "127.0.0.1:0", *options]
         command += [f"{name}={value}" for name, value in environment.items()]
         with self.log.open("wb") as log:

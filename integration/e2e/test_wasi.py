@@ -1,0 +1,158 @@
+"""What a wasi:http host does where others do something else, and what only there is to be done: forwarding."""
+
+import json
+import time
+
+import openai
+import pytest
+
+from conftest import PATIENT, module
+from kit import client
+from kit.client import Request
+from kit.dialects import CHAT
+from kit.envoy_config import Setup
+from kit.message import NEVER, RESET, Answer, Raw
+from kit.optimizer import OPTIMIZE, hits, transforms
+from kit.provider import sse
+from kit.proxy import HTTP1, ON, Proxy
+from kit.wasi import Wasi
+
+pytestmark = pytest.mark.skipif(ON == "envoy", reason="E2E_HOST=wasi")
+
+
+def host(tmp_path, config: dict, *options: str, **environment: str) -> Wasi:
+    """A host of one test's own."""
+    return Wasi(Setup(config, environment=environment), config, tmp_path, [*options])
+
+
+@pytest.fixture
+def proven(proxies):
+    """The default: only proven callers get hits."""
+    return proxies.get(Setup(module(cache={"serve": "proven"})))
+
+
+def test_a_wrong_configuration_answers_every_call_with_500_and_says_why(tmp_path, provider):
+    wrong = host(tmp_path, {"optimizer": {"upstream": "o:1", "token": "canary"}, "providr": "x"}, "--unchecked")
+    try:
+        for _ in range(2):
+            reply = client.send(wrong.port, CHAT.call(), HTTP1)
+            assert reply.status == 500 and b"configuration" in reply.body
+        assert provider.calls == []
+        log = wrong.log.read_text()
+        assert log.count("configuration: providr: unknown field") == 2 and "canary" not in log
+    finally:
+        wrong.stop()
+
+
+def test_the_configuration_may_be_in_a_file(tmp_path, optimizer, provider):
+    config = module(provider=f"http://127.0.0.1:{provider.port}")
+    config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
+    (tmp_path / "optimizer.json").write_text(json.dumps(config))
+    running = Wasi(Setup(None), None, tmp_path / "host", [
+        "--dir", f"{tmp_path}::/config", "OPTIMIZER_CONFIG_FILE=/config/optimizer.json",
+    ])
+    try:
+        optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+        reply = Proxy(running).send(CHAT.call())
+        assert provider.of(reply.case)[0].json == CHAT.shorten(CHAT.request)
+    finally:
+        running.stop()
+
+
+def test_nobody_is_proven_where_nothing_is_remembered(proven, optimizer, provider, key):
+    assert proven.send(CHAT.call(key=key)).status == 200
+    optimizer.on(OPTIMIZE, hits(CHAT.answer))
+    for caller in (key, "sk-other"):
+        reply = proven.send(CHAT.call(key=caller))
+        assert proven.outcome(reply) == "bypassed:hit_unproven"
+        assert len(provider.of(reply.case)) == 1
+
+
+@pytest.mark.parametrize("answer", [NEVER, Raw([b"HTTP/1.1 200 OK\r\n\r\n", *[b"{", 0.2] * 30])],
+                         ids=["nothing", "a trickle"])
+def test_a_callout_s_time_out_is_for_all_of_it(proxies, optimizer, provider, answer):
+    proxy = proxies.get(Setup(module(optimizer=PATIENT | {"timeout_ms": 400})))
+    optimizer.on(OPTIMIZE, answer)
+    reply = proxy.send(CHAT.call())
+    assert (reply.status, reply.json) == (200, CHAT.answer)
+    assert proxy.outcome(reply) == "bypassed:optimizer_timeout"
+    assert provider.of(reply.case)[0].body == CHAT.call().body
+
+
+@pytest.mark.parametrize("answer", [RESET, Raw([b"garbage\r\n\r\n"])], ids=["a reset", "garbage"])
+def test_a_broken_provider_is_a_502(plain, provider, answer):
+    provider.answers(answer)
+    assert plain.send(CHAT.call()).status == 502
+
+
+def test_a_provider_that_is_away_is_a_502(plain, provider):
+    with provider.away():
+        assert plain.send(CHAT.call()).status == 502
+
+
+def test_an_answer_that_breaks_off_while_it_is_held_breaks_off_for_the_client(plain, provider):
+    begun = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"id\":"
+    provider.answers(Raw([begun]))
+    reply = plain.send(CHAT.call())
+    # How much of it still arrives is the host's business; that it is no whole answer is ours.
+    assert not reply.complete and reply.status in (0, 200) and b"{\"id\":".startswith(reply.body)
+
+
+@pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304), ("DELETE", 204)])
+def test_what_has_no_body_passes(plain, provider, method, status):
+    provider.answers(Answer(status=status))
+    reply = plain.send(Request(method=method, path="/v1/models"))
+    [seen] = provider.of(reply.case)
+    assert (reply.status, reply.body, reply.error) == (status, b"", "")
+    assert (seen.method, seen.body, seen.headers.get("transfer-encoding")) == (method, b"", None)
+
+
+def test_what_concerns_the_connection_stays_there(plain, provider):
+    ours = [("te", "trailers"), ("keep-alive", "timeout=5"), ("proxy-authorization", "Basic x"), ("x-own", "1")]
+    reply = plain.send(Request(path="/any", body=b"x", headers=ours))
+    [seen] = provider.of(reply.case)
+    assert [name for name, _ in ours if seen.headers.has(name)] == ["x-own"]
+    assert seen.headers.all("host") == [f"127.0.0.1:{provider.port}"]
+
+
+def test_a_client_that_leaves_a_silent_stream_is_noticed(plain, provider):
+    """The provider says nothing more, so that nothing is written which would show it."""
+    provider.answers(Answer(headers=[("content-type", "text/event-stream")], framing="chunked",
+                            body=[b"data: {}\n\n", 8.0, b"data: [DONE]\n\n"]))
+    request = CHAT.call(stream=True)
+    named = Request(**{**request.__dict__, "headers": [*request.headers, ("x-case", "left")]})
+    with client.begin(plain.port, named, HTTP1) as sock:
+        assert b"200 OK" in sock.recv(65536)
+    began = time.monotonic()
+    plain.logged("left", seconds=7.0)
+    assert time.monotonic() - began < 7.0
+
+
+def test_an_sdk_s_stream_comes_event_by_event(plain, optimizer, provider, key):
+    events = [b'data: {"id":"c","choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % n for n in range(4)]
+    provider.answers(sse(*events, b"data: [DONE]\n\n", gap=0.3))
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+    with openai.OpenAI(base_url=f"{plain.url}/v1", api_key=key, max_retries=0) as sdk:
+        arrivals = []
+        for event in sdk.chat.completions.create(**CHAT.request, stream=True):
+            arrivals.append((time.monotonic(), event.choices[0].delta.content))
+    assert [text for _, text in arrivals] == ["0", "1", "2", "3"]
+    assert arrivals[-1][0] - arrivals[0][0] > 0.5, "they came together"
+    assert provider.calls[-1].json["messages"] == CHAT.shorter_prompt
+
+
+def test_an_instance_that_serves_again_remembers(tmp_path, optimizer, provider, key):
+    config = module(provider=f"http://127.0.0.1:{provider.port}")
+    config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
+    running = host(tmp_path, config, "--reuse")
+    try:
+        proxy = Proxy(running)
+        assert proxy.send(CHAT.call(key=key)).status == 200
+        optimizer.on(OPTIMIZE, hits(CHAT.answer))
+        deadline = time.monotonic() + 5
+        # The instance is free again once its call is over.
+        while proxy.outcome(reply := proxy.send(CHAT.call(key=key))) != "hit" and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (proxy.outcome(reply), provider.of(reply.case)) == ("hit", [])
+    finally:
+        running.stop()
