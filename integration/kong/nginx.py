@@ -200,7 +200,7 @@ class Gateway(Proxy):
 
     @property
     def nginx(self) -> Nginx:
-        return self.envoy
+        return self.host
 
     def told(self, reply) -> dict:
         """What `x-anyray-optimization` says (`decisions_header: always`)."""
