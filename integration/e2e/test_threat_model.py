@@ -1,4 +1,4 @@
-"""SECURITY.md claims nothing that no test shows."""
+"""SECURITY.md and README.md claim nothing that no test shows."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "SECURITY.md").read_text()
-CITED = sorted(set(re.findall(r"`([\w/-]+\.(?:py|rs))::(\w+)`", TEXT)))
+README = (ROOT / "README.md").read_text()
+CITED = sorted(set(re.findall(r"`([\w/-]+\.(?:py|rs))::(\w+)`", TEXT + README)))
 THREATS = [line for line in TEXT.splitlines() if line.startswith("| ") and line.count("|") == 4]
 
 
@@ -24,3 +25,11 @@ def test_each_threat_names_a_test():
     shown = [row for row in rows if "::" in row.split("|")[3]]
     parties = [row for row in rows if row.startswith("| **") or row.startswith("| party")]
     assert len(headings) == 6 and sorted(shown + parties) == sorted(rows)
+
+
+def test_each_cell_of_the_hosts_table_names_a_test():
+    table = README.split("| | Envoy | Kong's runtime |\n")[1].split("\n\n")[0].splitlines()[1:]
+    assert len(table) > 10
+    for row in table:
+        envoy, kong = row.split("|")[2:4]
+        assert "::" in kong and ("::" in envoy or "`make " in envoy), row
