@@ -39,8 +39,10 @@ check-node:
 # --- What is set up inside the checkout ----------------------------------------
 
 .PHONY: rust-targets
-rust-targets: check-rust
-	@for target in wasm32-wasip1 wasm32-wasip2 $(EXTRA_TARGETS); do rustup target list --installed | grep -qx "$$target" || rustup target add "$$target"; done
+rust-targets: rust-target-wasm32-wasip1 rust-target-wasm32-wasip2
+
+rust-target-%: check-rust
+	@rustup target list --installed | grep -qx "$*" || rustup target add "$*"
 
 $(VENV)/.complete: integration/requirements.txt | check-python
 	rm -rf $(VENV)
@@ -103,8 +105,7 @@ test-native: build ## The core, the services and the module in the host harness
 	$(CARGO) test $(LOCKED) --workspace --features optimizer-core/schema,optimizer-core/strategies
 
 .PHONY: test-node
-test-node: EXTRA_TARGETS := wasm32-unknown-unknown
-test-node: check-node rust-targets $(WASM_BINDGEN_RUNNER) ## The core's own suite in 32-bit Wasm, without any host
+test-node: check-node rust-target-wasm32-unknown-unknown $(WASM_BINDGEN_RUNNER) ## The core's own suite in 32-bit Wasm, without any host
 	$(CARGO) test $(LOCKED) -p optimizer-core --features strategies --lib --target wasm32-unknown-unknown
 
 .PHONY: test-meta
