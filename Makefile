@@ -177,23 +177,24 @@ bench-core: build ## The core beside a scan and a copy of the same bytes, and wh
 
 .PHONY: bench-programs
 bench-programs: build
-	$(CARGO) build $(LOCKED) --release -p benches
+	$(CARGO) build $(LOCKED) --release -p benches -p wasi-host
 	$(CARGO) build --release $(EXT_PROC)
 	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
 
 BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
-  --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc
+  --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc \
+  --wasi-host $(TARGET)/release/wasi-host --component dist/optimizer-component.wasm
 
 .PHONY: bench
-bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc (BENCH_ROUNDS=5 BENCH_SECONDS=1)
+bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op filter, Lua and ext_proc, and the component (BENCH_ROUNDS=5 BENCH_SECONDS=1)
 	$(VENV)/bin/python $(BENCHES)/run.py $(BENCH) --rounds $(BENCH_ROUNDS) --seconds $(BENCH_SECONDS) --results $(BENCHES)/results --readme README.md $(BENCH_ARGS)
 
 .PHONY: test-bench
 test-bench: build $(VENV)/.complete
-	$(CARGO) build $(LOCKED) -p benches
+	$(CARGO) build $(LOCKED) -p benches -p wasi-host
 	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
 	$(VENV)/bin/python $(BENCHES)/run.py $(subst /release/,/debug/,$(BENCH)) --rounds 1 --seconds 0.1 --sizes 2048 --connections 1 \
-	  --only noop,left_alone,request,both,hit,lua_request,lua_both,provider,optimizer
+	  --only noop,left_alone,request,both,hit,lua_request,lua_both,wasi_request,provider,optimizer
 
 .venv-litellm/.complete: $(BENCHES)/litellm/requirements.txt | check-python
 	rm -rf .venv-litellm

@@ -17,6 +17,9 @@ use crate::plan::Plan;
 use crate::sorted::Sorted;
 use crate::watch::Watch;
 
+/// How often a host looks after what waits, once it has been woken up.
+pub const TICK: Duration = Duration::from_millis(10);
+
 /// Write-backs and records waiting in a VM at most; beyond it the oldest is dropped.
 const MAX_QUEUED: usize = 256;
 /// Of them sent by one tick at most.

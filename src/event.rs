@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::callout::{CalloutId, Outcome};
+use crate::effect::Side;
 use crate::headers::Headers;
 
 /// Something that happened to one exchange. The host hands events in one at a
@@ -25,6 +26,16 @@ pub enum Event<'a> {
     Tick,
     /// The exchange is over: answered in full, or broken off by either side.
     Closed,
+}
+
+impl<'a> Event<'a> {
+    /// Something of the body of one of the two messages.
+    pub const fn body(side: Side, part: Body<'a>) -> Self {
+        match side {
+            Side::Request => Event::RequestBody(part),
+            Side::Response => Event::ResponseBody(part),
+        }
+    }
 }
 
 /// A request's head.

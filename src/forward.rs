@@ -117,6 +117,25 @@ pub fn has_body(method: &str, status: u16) -> bool {
     method != "HEAD" && !matches!(status, 100..=199 | 204 | 304)
 }
 
+/// Why the provider gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It cannot be reached, or broke off.
+    Unreachable,
+    /// It took longer than the host waits.
+    Timeout,
+}
+
+impl Unanswered {
+    /// What the client gets in its place: status and plain text (RFC 9110, sections 15.6.3 and 15.6.5).
+    pub const fn answer(self) -> (u16, &'static str) {
+        match self {
+            Unanswered::Unreachable => (502, "the provider cannot be reached\n"),
+            Unanswered::Timeout => (504, "the provider took too long to answer\n"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,19 +21,19 @@ class WasiStage(Stage):
         command = [self.programs.wasi_host, self.programs.component, address]
         command += [f"{name}={value}" for name, value in variables.items()]
         self.host = self.start("wasi-host", command)
-        listening = re.compile(r"^listening on (\S+)$", re.MULTILINE)
-        found = self.host.wait_for(lambda: listening.search(self.host.out.read_text()))
-        self.url = f"http://{found[1]}{provider.prefix}"
+        listening = re.compile(r"^Serving HTTP on (http://\S+)/$", re.MULTILINE)
+        found = self.host.wait_for(lambda: listening.search(self.host.log.read_text()))
+        self.url = f"{found[1]}{provider.prefix}"
 
     def counted(self, name):
         """The log has what other hosts have metrics for."""
-        lines = re.findall(rf"optimizer: Counter {re.escape(name)} (\d+)$", self.host.log.read_text(), re.MULTILINE)
+        lines = re.findall(rf"optimizer: \S+ Counter {re.escape(name)} (\d+)$", self.host.log.read_text(), re.MULTILINE)
         return sum(map(int, lines))
 
     def provider_requests(self):
         # Whatever was closed and was no hit went to the provider.
         text = self.host.log.read_text()
-        return text.count("optimizer: Closed\n") - text.count("optimizer: Note optimizer_outcome hit\n")
+        return text.count(" Closed\n") - text.count(" Note optimizer_outcome hit\n")
 
     def where_to_look(self):
         return f"Log: {self.host.log}"

@@ -92,8 +92,8 @@ def hold(stage: Stage) -> None:
     print(f"optimizer 127.0.0.1:{stage.backend.optimizer}, provider 127.0.0.1:{stage.backend.provider}")
     print(f"authorization: {stage.backend.said['authorization']}")
     for variant in [*VARIANTS, *STREAMS]:
-        envoy = stage.envoy(variant.envoy)
-        print(f"http://127.0.0.1:{envoy.port}{variant.path}  {variant.title}  ({stage.directory / variant.envoy}/envoy.yaml)")
+        host = stage.host(variant.host)
+        print(f"http://127.0.0.1:{host.port}{variant.path}  {variant.title}  ({stage.directory / variant.host})")
     print("Ctrl-C ends it", flush=True)
     try:
         while True:

@@ -1,6 +1,7 @@
 """What a wasi:http host does where others do something else, and what only there is to be done: forwarding."""
 
 import json
+import threading
 import time
 
 import openai
@@ -12,17 +13,12 @@ from kit.client import Request
 from kit.dialects import CHAT
 from kit.envoy_config import Setup
 from kit.message import NEVER, RESET, Answer, Raw
-from kit.optimizer import OPTIMIZE, hits, transforms
+from kit.optimizer import CACHE, OPTIMIZE, RECORD, hits, says, transforms
 from kit.provider import sse
 from kit.proxy import HTTP1, ON, Proxy
 from kit.wasi import Wasi
 
 pytestmark = pytest.mark.skipif(ON == "envoy", reason="E2E_HOST=wasi")
-
-
-def host(tmp_path, config: dict, *options: str, **environment: str) -> Wasi:
-    """A host of one test's own."""
-    return Wasi(Setup(config, environment=environment), config, tmp_path, [*options])
 
 
 @pytest.fixture
@@ -32,7 +28,8 @@ def proven(proxies):
 
 
 def test_a_wrong_configuration_answers_every_call_with_500_and_says_why(tmp_path, provider):
-    wrong = host(tmp_path, {"optimizer": {"upstream": "o:1", "token": "canary"}, "providr": "x"}, "--unchecked")
+    config = {"optimizer": {"upstream": "o:1", "token": "canary"}, "providr": "x"}
+    wrong = Wasi(Setup(config), config, tmp_path, checked=False)
     try:
         for _ in range(2):
             reply = client.send(wrong.port, CHAT.call(), HTTP1)
@@ -48,9 +45,8 @@ def test_the_configuration_may_be_in_a_file(tmp_path, optimizer, provider):
     config = module(provider=f"http://127.0.0.1:{provider.port}")
     config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
     (tmp_path / "optimizer.json").write_text(json.dumps(config))
-    running = Wasi(Setup(None), None, tmp_path / "host", [
-        "--dir", f"{tmp_path}::/config", "OPTIMIZER_CONFIG_FILE=/config/optimizer.json",
-    ])
+    named = Setup(None, environment={"OPTIMIZER_CONFIG_FILE": "/config/optimizer.json"})
+    running = Wasi(named, None, tmp_path / "host", files=tmp_path)
     try:
         optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
         reply = Proxy(running).send(CHAT.call())
@@ -77,6 +73,24 @@ def test_a_callout_s_time_out_is_for_all_of_it(proxies, optimizer, provider, ans
     assert (reply.status, reply.json) == (200, CHAT.answer)
     assert proxy.outcome(reply) == "bypassed:optimizer_timeout"
     assert provider.of(reply.case)[0].body == CHAT.call().body
+
+
+@pytest.mark.parametrize("slow, other", [(CACHE, RECORD), (RECORD, CACHE)], ids=["write-back", "record"])
+def test_what_nobody_waits_for_does_not_wait_for_one_another(recording, optimizer, slow, other, cache_key):
+    """One of them is answered only when the other has come: one after the other, it would end with its time-out."""
+    has_come = threading.Event()
+
+    def once_it_has(seen):
+        has_come.wait(30)
+        return Answer(status=204)
+
+    counting = recording.counting()
+    optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=cache_key))
+    optimizer.on(slow, once_it_has)
+    recording.send(CHAT.call())
+    optimizer.wait_for(lambda seen: seen.path == other, seconds=15)
+    has_come.set()
+    counting.expect(15, callouts={"cache ok": 1, "record ok": 1})
 
 
 @pytest.mark.parametrize("answer", [RESET, Raw([b"garbage\r\n\r\n"])], ids=["a reset", "garbage"])
@@ -120,7 +134,7 @@ def test_a_client_that_leaves_a_silent_stream_is_noticed(plain, provider):
     provider.answers(Answer(headers=[("content-type", "text/event-stream")], framing="chunked",
                             body=[b"data: {}\n\n", 8.0, b"data: [DONE]\n\n"]))
     request = CHAT.call(stream=True)
-    named = Request(**{**request.__dict__, "headers": [*request.headers, ("x-case", "left")]})
+    named = Request(**{**request.__dict__, "headers": [*request.headers, ("x-request-id", "left")]})
     with client.begin(plain.port, named, HTTP1) as sock:
         assert b"200 OK" in sock.recv(65536)
     began = time.monotonic()
@@ -144,7 +158,7 @@ def test_an_sdk_s_stream_comes_event_by_event(plain, optimizer, provider, key):
 def test_an_instance_that_serves_again_remembers(tmp_path, optimizer, provider, key):
     config = module(provider=f"http://127.0.0.1:{provider.port}")
     config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
-    running = host(tmp_path, config, "--reuse")
+    running = Wasi(Setup(config), config, tmp_path, reuse=True)
     try:
         proxy = Proxy(running)
         assert proxy.send(CHAT.call(key=key)).status == 200

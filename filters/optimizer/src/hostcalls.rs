@@ -130,8 +130,9 @@ pub fn now() -> Duration {
     Duration::from_nanos(nanoseconds)
 }
 
-/// Asks for ticks, 0 for none.
-pub fn set_tick_period(milliseconds: u32) {
+/// Asks for ticks, [`Duration::ZERO`] for none.
+pub fn set_tick_period(period: Duration) {
+    let milliseconds = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     // SAFETY: takes no pointers.
     unsafe { abi::proxy_set_tick_period_milliseconds(milliseconds) };
 }

@@ -224,14 +224,14 @@ impl State {
         let now = hostcalls::now();
         if self.message(side).flow == Flow::Hold {
             self.message(side).held = size;
-            self.run_at(now, during, body_event(side, Body::Held(size)));
+            self.run_at(now, during, Event::body(side, Body::Held(size)));
             if end && self.message(side).flow == Flow::Hold {
                 let body = match size {
                     0 => Some(Vec::new()),
                     _ => hostcalls::buffer(body_buffer(side), size),
                 };
                 let part = body.map_or(Body::Unreadable, |body| Body::Whole(body.into()));
-                self.run_at(now, during, body_event(side, part));
+                self.run_at(now, during, Event::body(side, part));
             }
         }
         if self.message(side).flow == Flow::Copy {
@@ -239,13 +239,13 @@ impl State {
             if size > 0 {
                 match hostcalls::buffer(body_buffer(side), size) {
                     Some(chunk) => {
-                        self.run_at(now, during, body_event(side, Body::Chunk(&chunk)));
+                        self.run_at(now, during, Event::body(side, Body::Chunk(&chunk)));
                     }
                     None => return self.action(side),
                 }
             }
             if end {
-                self.run_at(now, during, body_event(side, Body::End));
+                self.run_at(now, during, Event::body(side, Body::End));
             }
         }
         self.action(side)
@@ -383,13 +383,6 @@ impl Reply {
             Reply::Shared(value) => Event::SharedLoaded(value.as_deref()),
             Reply::DispatchFailed(id) => Event::CalloutDone(*id, Outcome::DispatchFailed),
         }
-    }
-}
-
-const fn body_event(side: Side, part: Body<'_>) -> Event<'_> {
-    match side {
-        Side::Request => Event::RequestBody(part),
-        Side::Response => Event::ResponseBody(part),
     }
 }
 

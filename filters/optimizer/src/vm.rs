@@ -2,19 +2,17 @@
 
 use std::cell::RefCell;
 use std::rc::Weak;
+use std::time::Duration;
 
 use crate::types::{BufferType, MapType, MetricType};
 use crate::{callbacks, hostcalls};
-use optimizer_core::adapter::Adapter;
+use optimizer_core::adapter::{Adapter, TICK};
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
 use optimizer_core::effect::Notice;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
 use optimizer_core::metric::{Metric, MetricKind};
 use optimizer_core::sorted::Sorted;
-
-/// How often write-backs that wait are looked after, in milliseconds.
-const TICK_MS: u32 = 10;
 
 /// The adapter of one VM and the host's ids of its metrics. The cells are
 /// borrowed between host calls only, so that no callback can meet a borrow.
@@ -45,7 +43,7 @@ impl Vm {
     /// end the VM, for a timer set by a stream or set again, and for a metric it has no room for.
     pub fn start(&self) {
         if self.host == Host::Kong {
-            hostcalls::set_tick_period(TICK_MS);
+            hostcalls::set_tick_period(TICK);
         }
         if self.has_metrics && self.adapter.borrow().plan().can().metrics_may_fail {
             for metric in Metric::all() {
@@ -57,14 +55,14 @@ impl Vm {
     /// Ticks are needed.
     pub fn wake_up(&self) {
         if self.host != Host::Kong {
-            hostcalls::set_tick_period(TICK_MS);
+            hostcalls::set_tick_period(TICK);
         }
     }
 
     /// Ticks are not needed any more.
     pub fn sleep(&self) {
         if self.host != Host::Kong {
-            hostcalls::set_tick_period(0);
+            hostcalls::set_tick_period(Duration::ZERO);
         }
     }
 

@@ -7,7 +7,7 @@ use optimizer_core::callout::Callout;
 use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
-use optimizer_core::forward::has_body;
+use optimizer_core::forward::{Unanswered, has_body};
 use wasip2::http::types::{
     Fields, FutureIncomingResponse, IncomingRequest, Method, ResponseOutparam,
 };
@@ -108,6 +108,7 @@ impl<'v> Call<'v> {
         self.request.fields = head.forwarded();
         let upstream = self.upstream.clone();
         let length = head.read(|headers| {
+            self.vm.begin(headers.get("x-request-id"));
             self.feed(Event::RequestHeaders(RequestHead {
                 headers,
                 truncated: false,
@@ -133,7 +134,7 @@ impl<'v> Call<'v> {
         let fields = std::mem::replace(&mut self.request.fields, Fields::new());
         let path = self.vm.provider.path(&path);
         match http::send(&self.vm.provider, &self.method, &path, fields, has_body, None) {
-            Err(_) => self.refuse(out, 502).await,
+            Err(_) => self.refuse(out, Unanswered::Unreachable).await,
             Ok(sent) => {
                 let upload = async {
                     match sent.body {
@@ -153,11 +154,11 @@ impl<'v> Call<'v> {
             match reader.read().await {
                 Ok(Some(chunk)) => {
                     held.extend(chunk);
-                    self.feed(body_event(side, Body::Held(held.len())));
+                    self.feed(Event::body(side, Body::Held(held.len())));
                 }
                 Ok(None) => {
                     let whole = Bytes::from(held);
-                    self.feed(body_event(side, Body::Whole(whole.clone())));
+                    self.feed(Event::body(side, Body::Whole(whole.clone())));
                     while let Some(callout) = self.callout.take() {
                         let outcome = callout::send(&self.vm.optimizer, &callout).await;
                         self.feed(Event::CalloutDone(callout.id, outcome));
@@ -190,8 +191,11 @@ impl<'v> Call<'v> {
         let response = match http::answered(answer).await {
             Ok(response) => response,
             Err(error) => {
-                let status = if http::is_timeout(&error) { 504 } else { 502 };
-                return self.refuse(out, status).await;
+                let why = match http::is_timeout(&error) {
+                    true => Unanswered::Timeout,
+                    false => Unanswered::Unreachable,
+                };
+                return self.refuse(out, why).await;
             }
         };
         let status = response.status();
@@ -253,8 +257,8 @@ impl<'v> Call<'v> {
     }
 
     /// There is no answer of the provider's.
-    async fn refuse(&mut self, out: ResponseOutparam, status: u16) {
-        let text = "the provider cannot be reached\n";
+    async fn refuse(&mut self, out: ResponseOutparam, why: Unanswered) {
+        let (status, text) = why.answer();
         self.head(status, &http::text_fields(text), false, false);
         let fields = std::mem::replace(&mut self.response.fields, Fields::new());
         if let Some(writer) = http::respond(out, status, fields, true)
@@ -308,12 +312,5 @@ async fn serve_hit(
         && writer.write(body).await.is_ok()
     {
         writer.finish(None);
-    }
-}
-
-const fn body_event(side: Side, part: Body<'_>) -> Event<'_> {
-    match side {
-        Side::Request => Event::RequestBody(part),
-        Side::Response => Event::ResponseBody(part),
     }
 }

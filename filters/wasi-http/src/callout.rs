@@ -1,30 +1,28 @@
 //! Calls to the optimizer.
 
-use std::rc::Rc;
+use std::time::Duration;
 
 use futures_lite::future;
 use optimizer_core::callout::{Callout, Outcome};
 use optimizer_core::forward::Target;
 use optimizer_core::headers::Headers;
-use wasip2::clocks::monotonic_clock::subscribe_duration;
 use wasip2::http::types::{Fields, Method, RequestOptions};
 
 use crate::http;
-use crate::io::{Reader, beside, ready};
+use crate::io::{Reader, beside, sleep};
 
 /// Makes a call; it ends with its time-out at the latest, whatever the optimizer does.
 pub async fn send(optimizer: &Target, callout: &Callout) -> Outcome {
-    let time = u64::try_from(callout.timeout.as_nanos()).unwrap_or(u64::MAX);
-    let deadline = Rc::new(subscribe_duration(time));
     let too_late = async {
-        ready(&deadline).await;
+        sleep(callout.timeout).await;
         Outcome::Timeout
     };
-    future::or(exchange(optimizer, callout, time), too_late).await
+    future::or(exchange(optimizer, callout), too_late).await
 }
 
 /// What the host is told: no step of a call can take longer than all of it.
-fn options(time: u64) -> RequestOptions {
+fn options(time: Duration) -> RequestOptions {
+    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     let options = RequestOptions::new();
     // A host may know none of them.
     let _ = options.set_connect_timeout(Some(time));
@@ -33,7 +31,7 @@ fn options(time: u64) -> RequestOptions {
     options
 }
 
-async fn exchange(optimizer: &Target, callout: &Callout, time: u64) -> Outcome {
+async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
     let pairs: Vec<_> =
         callout.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let headers = Headers::new(&pairs);
@@ -45,8 +43,8 @@ async fn exchange(optimizer: &Target, callout: &Callout, time: u64) -> Outcome {
     }
     http::append(&fields, "content-length", callout.body.len().to_string().as_bytes());
     let path = String::from_utf8_lossy(headers.get(":path").unwrap_or_default());
-    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true, Some(options(time)))
-    else {
+    let options = Some(options(callout.timeout));
+    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true, options) else {
         return Outcome::DispatchFailed;
     };
     let upload = async {

@@ -1,9 +1,10 @@
 //! Waiting for the host, and the streams of bodies.
 
 use std::cell::RefCell;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_lite::future;
 use wasip2::clocks::monotonic_clock::subscribe_duration;
@@ -15,7 +16,7 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 const MAX_CHUNK_BYTES: u64 = 64 * 1024;
 
 /// How often the host is asked whether somebody is still there.
-const LOOK_EVERY_NANOSECONDS: u64 = 500_000_000;
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// What the running future waits for. A pollable must not outlive what it is of.
@@ -51,6 +52,12 @@ pub async fn ready(pollable: &Rc<Pollable>) {
     .await;
 }
 
+/// Waits for so long.
+pub async fn sleep(time: Duration) {
+    let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    ready(&Rc::new(subscribe_duration(nanoseconds))).await;
+}
+
 /// `answer`, while `other` runs beside it, to its end or not.
 pub async fn beside<T>(answer: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
     let other = async {
@@ -58,6 +65,26 @@ pub async fn beside<T>(answer: impl Future<Output = T>, other: impl Future<Outpu
         future::pending().await
     };
     future::or(answer, other).await
+}
+
+/// Futures that run beside one another.
+#[derive(Default)]
+pub struct Together<'f>(Vec<Pin<Box<dyn Future<Output = ()> + 'f>>>);
+
+impl<'f> Together<'f> {
+    /// One more.
+    pub fn add(&mut self, future: impl Future<Output = ()> + 'f) {
+        self.0.push(Box::pin(future));
+    }
+
+    /// Runs them; waits until all have ended.
+    pub async fn end(&mut self) {
+        future::poll_fn(|context| {
+            self.0.retain_mut(|future| future.as_mut().poll(context).is_pending());
+            if self.0.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
 }
 
 /// The other side of a stream is gone.
@@ -137,7 +164,7 @@ impl Writer {
     /// Waits until nobody takes it any more. Hosts say so only when they are asked.
     pub async fn gone(&self) {
         while self.stream.check_write().is_ok() {
-            ready(&Rc::new(subscribe_duration(LOOK_EVERY_NANOSECONDS))).await;
+            sleep(LOOK_EVERY).await;
         }
     }
 

@@ -4,7 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::io::Write as _;
 use std::time::Duration;
 
-use optimizer_core::adapter::Adapter;
+use optimizer_core::adapter::{Adapter, TICK};
+use optimizer_core::callout::Callout;
 use optimizer_core::config::Config;
 use optimizer_core::effect::Effect;
 use optimizer_core::forward::Target;
@@ -14,6 +15,7 @@ use wasip2::clocks::wall_clock;
 use wasip2::random::random::get_random_u64;
 
 use crate::callout;
+use crate::io::{self, Together};
 
 thread_local! {
     /// The instance's state, or why its configuration is refused.
@@ -29,6 +31,8 @@ pub struct Vm {
     awake: Cell<bool>,
     /// Whether the log shows what other hosts have metrics and access logs for.
     traces: bool,
+    /// The name of the call that is being served, in such lines.
+    call: RefCell<String>,
 }
 
 impl Vm {
@@ -44,6 +48,7 @@ impl Vm {
             provider: provider.clone(),
             adapter: RefCell::new(Adapter::new(plan, get_random_u64())),
             awake: Cell::new(false),
+            call: RefCell::default(),
             traces: std::env::var("OPTIMIZER_LOG").is_ok_and(|level| level == "trace"),
         })
     }
@@ -63,28 +68,46 @@ impl Vm {
         }
     }
 
-    /// Tells the operator, if that was asked for.
-    pub fn trace(&self, text: impl FnOnce() -> String) {
+    /// A call has come, whose name is its `x-request-id`.
+    pub fn begin(&self, id: Option<&[u8]>) {
         if self.traces {
-            say(&text());
+            let id = id.filter(|id| !id.is_empty() && id.iter().all(u8::is_ascii_graphic));
+            *self.call.borrow_mut() = String::from_utf8_lossy(id.unwrap_or(b"-")).into_owned();
         }
     }
 
-    /// Sends what waits, on nobody's time.
+    /// Tells the operator something of the call, if that was asked for.
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.traces {
+            say(&format!("{} {}", self.call.borrow(), text()));
+        }
+    }
+
+    /// Sends what waits, on nobody's time, and as much of it at a time as the core says.
     pub async fn drain(&self) {
-        while self.awake.get() {
+        let mut under_way = Together::default();
+        loop {
             let mut effects = Vec::new();
             self.adapter.borrow_mut().tick(now(), &mut effects);
             for effect in effects {
-                self.carry_out(&effect);
-                let Effect::Callout(callout) = effect else { continue };
-                let outcome = callout::send(&self.optimizer, &callout).await;
-                let mut effects = Vec::new();
-                let done = (callout.id, outcome, now());
-                self.adapter.borrow_mut().callout_done(done.0, done.1, done.2, &mut effects);
-                effects.iter().for_each(|effect| self.carry_out(effect));
+                match effect {
+                    Effect::Callout(callout) => under_way.add(self.deliver(callout)),
+                    effect => self.carry_out(&effect),
+                }
             }
+            if !self.awake.get() {
+                return under_way.end().await;
+            }
+            io::beside(io::sleep(TICK), under_way.end()).await;
         }
+    }
+
+    /// Makes a call that nobody waits for.
+    async fn deliver(&self, callout: Callout) {
+        let outcome = callout::send(&self.optimizer, &callout).await;
+        let mut effects = Vec::new();
+        self.adapter.borrow_mut().callout_done(callout.id, outcome, now(), &mut effects);
+        effects.iter().for_each(|effect| self.carry_out(effect));
     }
 }
 

@@ -29,7 +29,7 @@ def svg(cells: Cells, titles: dict[str, str], connections: int, about: str) -> s
         y = top + index * height + GROUP / 2
         middle = y + (height - GROUP) / 2 + 4
         parts.append(_text(LEFT - 10, middle, titles[row], 12, anchor="end"))
-        colour = COLOURS["module" if titles[row].startswith("module") else "other"]
+        colour = COLOURS["module" if titles[row].startswith(("module", "component")) else "other"]
         for of, shade in zip(sizes, shades):
             value = cells.beside(row, of, connections, "per_second") or 0.0
             parts.append(

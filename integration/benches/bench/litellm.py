@@ -45,7 +45,7 @@ def _free_port() -> int:
 
 
 class LiteLlm:
-    """One LiteLLM with one worker, on the CPU that Envoys run on."""
+    """One LiteLLM with one worker, on the CPU that the hosts run on."""
 
     def __init__(self, binary: Path, hooks: Hooks, backend: Backend, directory: Path):
         self.hooks, self.backend, self.port = hooks, backend, _free_port()
@@ -72,7 +72,7 @@ class LiteLlm:
         command = [str(binary), "--config", str(config), "--host", "127.0.0.1", "--port", str(self.port),
                    "--num_workers", "1", "--telemetry", "False"]
         self.log = directory / "log"
-        with machine.on(machine.ENVOYS), self.log.open("wb") as log:
+        with machine.on(machine.HOSTS), self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, preexec_fn=die_with_parent
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator
 
 CPUS = sorted(os.sched_getaffinity(0))
-ENVOYS, THE_REST = {CPUS[0]}, {CPUS[-1]}
+HOSTS, THE_REST = {CPUS[0]}, {CPUS[-1]}
 
 
 @contextmanager

@@ -97,8 +97,8 @@ def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[
     cells = Cells(found["cells"])
     busiest = max(cells.keys("connections"))
     busy = [
-        (cell["row"].startswith("ext_proc"), cell["median"]["envoy_busy"]) for cell in found["cells"]
-        if cell["connections"] == busiest and "envoy_busy" in cell["median"]
+        (cell["row"].startswith("ext_proc"), cell["median"]["busy"]) for cell in found["cells"]
+        if cell["connections"] == busiest and "busy" in cell["median"]
     ]
     saturated = min(share for waits, share in busy if not waits)
     waiting = min(share for waits, share in busy if waits)
@@ -107,8 +107,8 @@ def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[
 
 {machine(found["machine"])}
 {found["rounds"]} rounds of {found["seconds"]:g} s for each row, measured in turns. All numbers are ratios to bare Envoy within a round,
-the median of the rounds; "throughput, 16" is with 16 connections, "CPU" is Envoy's for each call. Envoy ran with one worker on one CPU, all else on another.
-With {busiest} connections Envoy kept its CPU busy for {saturated:.2f} of the time and more, so that Envoy is what is measured; with ext_proc for {waiting:.2f} and more,
+the median of the rounds; "throughput, 16" is with 16 connections, "CPU" is Envoy's, or that of wasmtime in its place, for each call. Envoy ran with one worker on one CPU, wasmtime likewise, all else on another.
+With {busiest} connections the host kept its CPU busy for {saturated:.2f} of the time and more, so that the host is what is measured; with ext_proc for {waiting:.2f} and more,
 as Envoy waits for the server on the other CPU there.
 
 ## Targets

@@ -19,7 +19,7 @@ def cells(measured: Measured, base: str = "bare") -> list[dict[str, Any]]:
     found = []
     for (row, size, connections), rounds in measured.items():
         others = measured[base, size, connections]
-        common = [what for what in rounds[0] if what in others[0] and what != "envoy_busy"]
+        common = [what for what in rounds[0] if what in others[0] and what != "busy"]
         found.append({
             "row": row, "bytes": size, "connections": connections,
             "beside": {what: round(beside(rounds, others, what), 4) for what in common},

@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.envoy import Envoy
 from kit.envoy_config import Setup
+from kit.wasi import Wasi
 
 from . import machine, variants
 from .programs import Backend, Program, load
@@ -26,6 +27,8 @@ class Built:
     load: Path
     backend: Path
     ext_proc: Path
+    wasi_host: Path
+    component: Path
 
 
 class Wrong(Exception):
@@ -33,42 +36,47 @@ class Wrong(Exception):
 
 
 class Stage:
-    """The services, and Envoys by name; Envoys on one CPU, all else on another."""
+    """The services, and hosts by name; hosts on one CPU, all else on another."""
 
     def __init__(self, built: Built, directory: Path):
         self.built, self.directory = built, directory
         self.backend = Backend(built.backend)
         self.ext_procs: dict[str, Program] = {}
-        self.envoys: dict[str, Envoy] = {}
+        self.hosts: dict[str, Envoy | Wasi] = {}
         self.starts = 0
         self.sizes: dict[int, dict[str, int]] = {
             size["original"]: size for size in self.backend.said["requests"]
         }
 
-    def envoy(self, name: str) -> Envoy:
-        if name not in self.envoys:
-            self.envoys[name] = self.start(name)
-            self._introduce(self.envoys[name])
-        return self.envoys[name]
+    def host(self, name: str) -> Envoy | Wasi:
+        if name not in self.hosts:
+            self.hosts[name] = self.start(name)
+            self._introduce(self.hosts[name])
+        return self.hosts[name]
 
-    def start(self, name: str, directory: str | None = None) -> Envoy:
+    def start(self, name: str, directory: str | None = None) -> Envoy | Wasi:
         kind, _, hooks = name.rpartition("_")
         if kind == "ext_proc" and hooks not in self.ext_procs:
             self.ext_procs[hooks] = Program(
                 self.built.ext_proc, "--optimizer", str(self.backend.optimizer),
                 "--configuration", json.dumps(CONFIGURATIONS[hooks]),
             )
-        config = variants.config(name, Places(
+        places = Places(
             self.built.module, self.built.noop, self.backend.optimizer, self.backend.provider,
             {hooks: program.said["port"] for hooks, program in self.ext_procs.items()},
-        ))
-        with machine.on(machine.ENVOYS):
-            return Envoy(Setup(None, log_level="warn"), config, self.directory / (directory or name))
+        )
+        setup = Setup(None, log_level="warn", environment={"OPTIMIZER_LOG": ""})
+        files = self.directory / (directory or name)
+        with machine.on(machine.HOSTS):
+            if kind == "wasi":
+                programs = (self.built.wasi_host, self.built.component)
+                return Wasi(setup, variants.component(hooks, places), files, programs=programs)
+            return Envoy(setup, variants.config(name, places), files)
 
-    def _introduce(self, envoy: Envoy) -> None:
+    def _introduce(self, host: Envoy | Wasi) -> None:
         """A first call: whoever is not known to the provider is not answered from the cache."""
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hello"}]})
-        request = urllib.request.Request(f"http://127.0.0.1:{envoy.port}{variants.CHAT}", body.encode(), {
+        request = urllib.request.Request(f"http://127.0.0.1:{host.port}{variants.CHAT}", body.encode(), {
             "content-type": "application/json", "authorization": self.backend.said["authorization"],
         })
         with urllib.request.urlopen(request, timeout=5) as answer:
@@ -78,22 +86,22 @@ class Stage:
 
     def run(self, variant: Variant, size: int, connections: int, seconds: float) -> dict[str, float]:
         """One round of one row; that every call did what the row says is checked."""
-        envoy = self.envoy(variant.envoy)
-        processes = {"cpu_us": envoy.process.pid}
-        if variant.envoy.startswith("ext_proc_"):
-            processes["server_cpu_us"] = self.ext_procs[variant.envoy.removeprefix("ext_proc_")].pid
+        host = self.host(variant.host)
+        processes = {"cpu_us": host.process.pid}
+        if variant.host.startswith("ext_proc_"):
+            processes["server_cpu_us"] = self.ext_procs[variant.host.removeprefix("ext_proc_")].pid
         answer = self.backend.said["changed_answer" if variant.changes_answer else "answer"]
         expected = {"stream": "yes"} if variant.streams else {"answer_bytes": answer}
         self.backend.counts()
         used = {name: machine.cpu_seconds(pid) for name, pid in processes.items()}
         seen = load(
-            self.built.load, port=envoy.port, path=variant.path, size=size,
+            self.built.load, port=host.port, path=variant.path, size=size,
             connections=connections, seconds=seconds, **expected,
         )
         used = {name: machine.cpu_seconds(pid) - used[name] for name, pid in processes.items()}
         self._check(variant, size, seen["calls"])
         found = {name: used / seen["calls"] * 1e6 for name, used in used.items()}
-        found["envoy_busy"] = used["cpu_us"] / seen["seconds"]
+        found["busy"] = used["cpu_us"] / seen["seconds"]
         if variant.streams:
             return found | {f"{name}_p50_us": seen[name]["p50"]
                             for name in ("first", "first_event", "later_events")}
@@ -142,12 +150,12 @@ class Stage:
         return took
 
     def resident(self) -> dict[str, int]:
-        """Memory of each Envoy, and of each ext_proc server, in bytes."""
-        found = {name: machine.resident_bytes(e.process.pid) for name, e in self.envoys.items()}
+        """Memory of each host, and of each ext_proc server, in bytes."""
+        found = {name: machine.resident_bytes(host.process.pid) for name, host in self.hosts.items()}
         for hooks, program in self.ext_procs.items():
             found[f"ext_proc_{hooks} server"] = machine.resident_bytes(program.pid)
         return found
 
     def stop(self) -> None:
-        for running in (*self.envoys.values(), *self.ext_procs.values(), self.backend):
+        for running in (*self.hosts.values(), *self.ext_procs.values(), self.backend):
             running.stop()

@@ -1,4 +1,4 @@
-"""What is compared: each variant is one way of running Envoy."""
+"""What is compared: each variant is one way of running Envoy, or a wasi:http host in its place."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Variant:
 
     name: str
     title: str
-    # Which Envoy: variants that differ in the path alone share one.
-    envoy: str
+    # Which Envoy or other host: variants that differ in the path alone share one.
+    host: str
     path: str = CHAT
     # Callouts for each call, by the path at the optimizer.
     callouts: tuple[str, ...] = ()
@@ -52,6 +52,8 @@ VARIANTS = [
             callouts=BOTH[:1], changes_request=True),
     Variant("ext_proc_both", "ext_proc, request and response", "ext_proc_both",
             callouts=BOTH, changes_request=True, changes_answer=True),
+    Variant("wasi_request", "component in wasmtime, request hook", "wasi_request",
+            callouts=BOTH[:1], changes_request=True),
 ]
 STREAMS = [
     Variant("bare", "bare Envoy", "bare", path=STREAM, streams=True),
@@ -61,7 +63,7 @@ STREAMS = [
             callouts=("/stream/v1/optimize",), changes_request=True),
 ]
 
-# Configurations of the module; ext_proc runs the same.
+# Configurations of the module; ext_proc and the component run the same.
 MODULE = {"optimizer": {"upstream": "optimizer"}, "limits": {"host_buffer_bytes": BUFFER_BYTES}}
 REQUEST = MODULE | {"hooks": {"response": False}}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
@@ -110,6 +112,15 @@ def config(envoy: str, places: Places) -> dict[str, Any]:
         manager["http_filters"].insert(0, _ext_proc(hooks))
         resources["clusters"].append(_grpc_cluster(places.ext_proc[hooks]))
     return found
+
+
+def component(hooks: str, places: Places) -> dict[str, Any]:
+    """The component's configuration for what the module does with `CONFIGURATIONS[hooks]`."""
+    module = CONFIGURATIONS[hooks]
+    return module | {
+        "optimizer": module["optimizer"] | {"upstream": f"127.0.0.1:{places.optimizer}"},
+        "provider": f"http://127.0.0.1:{places.provider}",
+    }
 
 
 def _filter(name: str, kind: str, **more: Any) -> dict[str, Any]:

@@ -106,12 +106,7 @@ impl Call {
     /// A whole body has come.
     pub async fn body(&mut self, side: Side, body: Vec<u8>) {
         if self.holds {
-            let body = Body::Whole(body.into());
-            self.run(match side {
-                Side::Request => Event::RequestBody(body),
-                Side::Response => Event::ResponseBody(body),
-            })
-            .await;
+            self.run(Event::body(side, Body::Whole(body.into()))).await;
         }
     }
 

@@ -85,6 +85,8 @@ class Proxy:
         self.host = host
         self.log = Growing(host.log)
         self.calls: dict[str, dict] = {}
+        # The ids that calls have in the host's log, where those are not their cases.
+        self.ids: dict[str, str] = {}
 
     @property
     def port(self) -> int:
@@ -97,13 +99,19 @@ class Proxy:
     def send(self, request: Request, http: str = HTTP1, timeout: float = 15.0) -> Reply:
         """Sends `request` with a name of its own, by which the provider's call is found."""
         case = uuid.uuid4().hex
-        named = Request(**{**request.__dict__, "headers": [*request.headers, ("x-case", case)]})
-        reply = client.send(self.port, named, http, timeout)
+        named = [*request.headers, ("x-case", case)]
+        if isinstance(self.host, Wasi):
+            # Envoy gives a call that has none an `x-request-id`; here its client does, for the log.
+            ids = [value for name, value in named if name == "x-request-id"] or [case]
+            named += [("x-request-id", case)] if ids == [case] else []
+            self.ids[case] = ids[0]
+        reply = client.send(self.port, Request(**{**request.__dict__, "headers": named}), http, timeout)
         reply.case = case
         return reply
 
     def logged(self, case: str, seconds: float = 3.0) -> dict:
         """The access log's line for a call."""
+        case = self.ids.get(case, case)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for told in self.host.calls():
@@ -140,7 +148,7 @@ class Proxy:
 
 
 # The host that the suite runs on: `envoy`, or `wasi` with an instance for each call, or `wasi-reuse` with
-# instances that serve call after call.
+# instances that serve call after call. With `WASMTIME` it is `wasmtime serve`, not the embedded host.
 ON = os.environ.get("E2E_HOST", "envoy")
 
 
@@ -169,7 +177,7 @@ class Proxies:
         )
         return Proxy(Envoy(setup, config, directory))
 
-    def _start_wasi(self, setup: Setup, *options: str) -> Proxy:
+    def _start_wasi(self, setup: Setup) -> Proxy:
         for path in (HOST, COMPONENT):
             if not path.exists():
                 raise FileNotFoundError(f"{path} is missing: run `make build wasi-host` first")
@@ -184,9 +192,8 @@ class Proxies:
         config.setdefault("provider", f"http://127.0.0.1:{self.provider.port}")
         # Nobody can be proven where nothing is remembered.
         config.setdefault("cache", {}).setdefault("serve", "anyone")
-        options = ("--reuse", *options) if ON == "wasi-reuse" else options
         directory = self.directory / f"wasi-{next(self.numbers)}"
-        return Proxy(Wasi(setup, config, directory, [*options]))
+        return Proxy(Wasi(setup, config, directory, reuse=ON == "wasi-reuse"))
 
     def get(self, setup: Setup) -> Proxy:
         if setup.key not in self.running:

@@ -1,4 +1,5 @@
-"""A wasi:http host with the component in it as a child process: wasmtime, as `integration/wasi-host` embeds it."""
+"""A wasi:http host with the component in it as a child process: wasmtime, as `integration/wasi-host` embeds it,
+or `wasmtime serve` itself."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from pathlib import Path
 
 from .envoy import Refused, die_with_parent
@@ -15,11 +17,14 @@ from .growing import Growing
 ROOT = Path(__file__).parents[3]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 HOST = Path(os.environ.get("WASI_HOST") or TARGET / "debug/wasi-host")
+# The command line tool in the embedded host's place.
+WASMTIME = os.environ.get("WASMTIME")
 COMPONENT = Path(os.environ.get("OPTIMIZER_COMPONENT") or ROOT / "dist/optimizer-component.wasm")
 
-NOTE = re.compile(r"^(\S*) optimizer: Note (\S+) (.*)$")
-MEASURE = re.compile(r"^\S* optimizer: (Counter|Gauge|Histogram) (\w+)((?:\.\w+\.\w+)*) (\d+)$")
-CLOSED = re.compile(r"^(\S*) optimizer: Closed$")
+LISTENING = re.compile(r"^Serving HTTP on http://\S+:(\d+)/$", re.MULTILINE)
+NOTE = re.compile(r"^optimizer: (\S+) Note (\S+) (.*)$")
+MEASURE = re.compile(r"^optimizer: \S+ (Counter|Gauge|Histogram) (\w+)((?:\.\w+\.\w+)*) (\d+)$")
+CLOSED = re.compile(r"^optimizer: (\S+) Closed$")
 # The access log's names of what is noted of a call.
 NAMES = {
     "optimizer_outcome": "outcome",
@@ -30,29 +35,41 @@ NAMES = {
 
 
 class Wasi:
-    """One running host on a free port. Its log has what others have metrics and access logs for."""
+    """One running host on a free port. Its log has what others have metrics and access logs for.
 
-    def __init__(self, setup: Setup, config: dict | None, directory: Path, options: list[str]):
+    `reuse`: instances serve call after call. `checked`: a wrong configuration is refused before the start.
+    `files`: a directory that the component sees as `/config`.
+    """
+
+    def __init__(self, setup: Setup, config: dict | None, directory: Path, reuse: bool = False,
+                 checked: bool = True, files: Path | None = None, programs: tuple[Path, Path] = (HOST, COMPONENT)):
         directory.mkdir(parents=True, exist_ok=True)
         self.log = directory / "host.log"
         environment = {"OPTIMIZER_LOG": "trace"} | setup.environment
         if config is not None:
             environment["OPTIMIZER_CONFIG"] = json.dumps(config)
-        command = [str(HOST), str(COMPONENT), "127.0.0.1:0", *options]
-        command += [f"{name}={value}" for name, value in environment.items()]
+        if WASMTIME:
+            command = _wasmtime(environment, files, reuse, checked)
+        else:
+            command = [*map(str, programs), "127.0.0.1:0", *["--reuse"] * reuse, *["--unchecked"] * (not checked)]
+            command += ["--dir", f"{files}::/config"] if files else []
+            command += [f"{name}={value}" for name, value in environment.items()]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log, preexec_fn=die_with_parent
-            )
-        line = self.process.stdout.readline().decode()
-        if not line.startswith("listening on "):
-            self.stop()
-            raise Refused(self.log.read_text(errors="replace"))
-        self.port = int(line.rsplit(":", 1)[1])
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
+        self.port = self._wait_until_listening()
         self.grown = Growing(self.log)
         self.sums: dict[tuple[str, frozenset], float] = {}
         self.open: dict[str, dict] = {}
         self.closed: list[dict] = []
+
+    def _wait_until_listening(self, seconds: float = 30) -> int:
+        deadline = time.monotonic() + seconds
+        while not (listening := LISTENING.search(self.log.read_text(errors="replace"))):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise Refused(self.log.read_text(errors="replace"))
+            time.sleep(0.005)
+        return int(listening[1])
 
     def _read(self) -> None:
         for line in self.grown.more():
@@ -99,4 +116,18 @@ class Wasi:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        self.process.stdout.close()
+
+
+def _wasmtime(environment: dict[str, str], files: Path | None, reuse: bool, checked: bool) -> list[str]:
+    """The command lines of `examples/wasi-http/README.md`."""
+    common = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+    common += ["--dir", f"{files}::/config"] if files else []
+    component = str(COMPONENT)
+    if checked:
+        check = subprocess.run(
+            [WASMTIME, "run", "-S", "http", *common, component], capture_output=True, text=True, timeout=60)
+        if check.returncode:
+            raise Refused(check.stderr)
+    serve = [WASMTIME, "serve", "-S", "cli", "--addr", "127.0.0.1:0", "--no-logging-prefix", *common]
+    serve += ["--max-instance-reuse-count", "1000000", "--idle-instance-timeout", "1h"] if reuse else []
+    return [*serve, component]

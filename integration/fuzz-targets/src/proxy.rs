@@ -311,10 +311,7 @@ impl Proxy {
         }
         lane.ended = end;
         lane.original.extend(piece);
-        let event = |part| match side {
-            Side::Request => Event::RequestBody(part),
-            Side::Response => Event::ResponseBody(part),
-        };
+        let event = |part| Event::body(side, part);
         match lane.flow {
             Flow::Hold => {
                 lane.held.extend(piece);

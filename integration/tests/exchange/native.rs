@@ -112,16 +112,12 @@ impl Native {
                     Event::CalloutDone(*callout, outcome.clone())
                 }
                 Follow::SharedLoaded(value) => Event::SharedLoaded(value.as_deref()),
-                Follow::Copied(Side::Request, piece, _) => Event::RequestBody(Body::Chunk(piece)),
-                Follow::Copied(Side::Response, piece, _) => Event::ResponseBody(Body::Chunk(piece)),
+                Follow::Copied(side, piece, _) => Event::body(*side, Body::Chunk(piece)),
             };
             let mut effects = Vec::new();
             self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
             if let Follow::Copied(side, _, true) = next {
-                let event = match side {
-                    Side::Request => Event::RequestBody(Body::End),
-                    Side::Response => Event::ResponseBody(Body::End),
-                };
+                let event = Event::body(side, Body::End);
                 self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
             }
             follow.extend(self.carry_out(Some(id), effects));
@@ -294,10 +290,7 @@ impl Native {
         lane.ended = end || trailers.is_some();
         lane.trailers = trailers.cloned();
         let ended = lane.ended;
-        let event = |part| match side {
-            Side::Request => Event::RequestBody(part),
-            Side::Response => Event::ResponseBody(part),
-        };
+        let event = |part| Event::body(side, part);
         match lane.flow {
             Flow::Hold if !shows_bodies => lane.held.extend(piece),
             Flow::Hold => {

@@ -195,22 +195,22 @@ impl Wasi {
 
     fn read(&mut self, call: Option<Id>, line: &str) {
         let line = line.strip_prefix("optimizer: ").unwrap_or(line);
-        match *line.splitn(3, ' ').collect::<Vec<_>>() {
-            ["Counter", name, value] => {
+        match *line.splitn(4, ' ').collect::<Vec<_>>() {
+            [_, "Counter", name, value] => {
                 *self.counters.entry(name.to_owned()).or_default() += value.parse::<u64>().unwrap();
             }
-            ["Gauge", name, value] => {
+            [_, "Gauge", name, value] => {
                 self.counters.insert(name.to_owned(), value.parse().unwrap());
             }
-            ["Histogram", name, value] => {
+            [_, "Histogram", name, value] => {
                 let value = value.parse().unwrap();
                 self.samples.entry(name.to_owned()).or_default().push(value);
             }
-            ["Note", name, value] => {
+            [_, "Note", name, value] => {
                 let call = &mut self.calls[call.expect("a note of no call")];
                 call.annotations.insert(name.to_owned(), value.to_owned());
             }
-            ["Closed"] => {}
+            [_, "Closed"] => {}
             _ => self.logs.push(line.to_owned()),
         }
     }

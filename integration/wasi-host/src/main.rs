@@ -1,9 +1,7 @@
 //! Serves the component over HTTP/1.1, as `wasmtime serve` does.
 //!
 //! `wasi-host COMPONENT ADDRESS [--reuse] [--unchecked] [--dir HOST::GUEST] [NAME=VALUE…]`: the variables are the component's
-//! environment. `--reuse`: instances serve call after call. `--unchecked`: starts with a wrong configuration too. Says `listening on ADDRESS` on standard output.
-
-use std::io::Write as _;
+//! environment. `--reuse`: instances serve call after call. `--unchecked`: starts with a wrong configuration too. Says where it listens as `wasmtime serve` does.
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -45,14 +43,13 @@ async fn main() -> Result<()> {
         }
         None
     };
-    let log = |call: &str, line: &str| eprintln!("{call} {line}");
+    let log = |_: &str, line: &str| eprintln!("{line}");
     let host = Host::new(Loaded::load(&component)?, reuse, Box::new(equip), Box::new(log));
     if check && !host.check().await? {
         return Err(Error::msg("the configuration is refused"));
     }
     let listener = TcpListener::bind(address).await?;
-    println!("listening on {}", listener.local_addr()?);
-    std::io::stdout().flush()?;
+    eprintln!("Serving HTTP on http://{}/", listener.local_addr()?);
     loop {
         let (client, _) = listener.accept().await?;
         let _ = client.set_nodelay(true);
@@ -61,9 +58,7 @@ async fn main() -> Result<()> {
             let service = service_fn(move |request: Request<Incoming>| {
                 let host = host.clone();
                 async move {
-                    let case = request.headers().get("x-case").and_then(|case| case.to_str().ok());
-                    let case = case.unwrap_or_default().to_owned();
-                    let answered = host.handle(request, &case).await;
+                    let answered = host.handle(request, "").await;
                     answered.inspect_err(|error| eprintln!("no answer: {error:?}"))
                 }
             });

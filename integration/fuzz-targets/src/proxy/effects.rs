@@ -37,10 +37,7 @@ impl Proxy {
                 }
                 Follow::Answer(headers, body) => self.local_answer(stream, headers, &body),
                 Follow::Copied(side, bytes, end) => {
-                    let event = |part| match side {
-                        Side::Request => Event::RequestBody(part),
-                        Side::Response => Event::ResponseBody(part),
-                    };
+                    let event = |part| Event::body(side, part);
                     if !bytes.is_empty() {
                         self.handle(stream, event(Body::Chunk(&bytes)), &mut effects);
                     }
