@@ -1,4 +1,4 @@
-"""One scripted optimizer, one scripted provider, and an Envoy for each set-up that tests share."""
+"""One host for each set-up that tests share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Iterator
 
 import pytest
 
+pytest_plugins = ["kit.fixtures"]
 pytest.register_assert_rewrite("kit")
 
 from elsewhere import why_not
 from kit.dialects import CHAT
 from kit.envoy_config import MIB, Setup
-from kit.optimizer import OPTIMIZE, Optimizer, says
-from kit.provider import Provider
-from kit.proxy import HTTP1, HTTP2, ON, Cannot, Proxies, Proxy
+from kit.optimizer import OPTIMIZE, says
+from kit.proxy import HTTP1, HTTP2, ON, Proxies, Proxy
 from kit.sdks import Sdks
 
 # Generous, so that a slow machine is no fault; the tests of time-outs set their own.
@@ -32,22 +32,6 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    try:
-        return (yield)
-    except Cannot as why:
-        pytest.skip(str(why))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item):
-    try:
-        return (yield)
-    except Cannot as why:
-        pytest.skip(str(why))
-
-
 def module(**members) -> dict:
     """A configuration of the module with what every test here wants."""
     return {"optimizer": PATIENT, "breaker": NO_BREAKER} | members
@@ -63,20 +47,6 @@ def barrier(proxy, optimizer, provider) -> None:
 
 
 @pytest.fixture(scope="session")
-def optimizer_service() -> Iterator[Optimizer]:
-    service = Optimizer()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="session")
-def provider_service() -> Iterator[Provider]:
-    service = Provider()
-    yield service
-    service.stop()
-
-
-@pytest.fixture(scope="session")
 def proxies(optimizer_service, provider_service, tmp_path_factory) -> Iterator[Proxies]:
     started = Proxies(optimizer_service, provider_service, tmp_path_factory.mktemp("envoys"))
     yield started
@@ -84,29 +54,15 @@ def proxies(optimizer_service, provider_service, tmp_path_factory) -> Iterator[P
 
 
 @pytest.fixture(autouse=True)
-def clean_slate(optimizer_service, provider_service, proxies) -> Iterator[None]:
-    """Scripts and records begin empty; no test may break the module or the wire's framing."""
-    optimizer_service.reset()
-    provider_service.reset()
+def whole_modules(clean_slate, proxies) -> Iterator[None]:
+    """No test may break the module."""
     for proxy in proxies.running.values():
         proxy.new_log_lines()
     yield
-    assert provider_service.malformed == [], "surplus bytes on a connection to the provider"
-    assert optimizer_service.malformed == [], "surplus bytes on a connection to the optimizer"
     for proxy in proxies.running.values():
         broken = [line for line in proxy.new_log_lines() if any(sign in line for sign in BROKEN)]
         assert not broken, broken
         assert proxy.host.process.poll() is None, "the host is gone"
-
-
-@pytest.fixture
-def optimizer(optimizer_service) -> Optimizer:
-    return optimizer_service
-
-
-@pytest.fixture
-def provider(provider_service) -> Provider:
-    return provider_service
 
 
 @pytest.fixture
@@ -154,18 +110,6 @@ def holding_streams(proxies) -> Proxy:
 @pytest.fixture(params=[HTTP1, HTTP2][: 2 if ON == "envoy" else 1], ids=str)
 def http(request) -> str:
     return request.param
-
-
-@pytest.fixture
-def key() -> str:
-    """A caller's key that no other test has used."""
-    return f"sk-{uuid.uuid4().hex}"
-
-
-@pytest.fixture
-def cache_key() -> str:
-    """A cache key that no other test has used."""
-    return f"ck-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

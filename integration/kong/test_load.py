@@ -7,7 +7,7 @@ import os
 import pytest
 
 from load import Load, serve
-from nginx import Nginx, Gateway, Setup
+from gateway import Gateway, Setup
 
 CALLS = int(os.environ.get("KONG_LOAD", "50000"))
 MIB = 1 << 20
@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("workers", [2])
-def test_under_load_every_body_is_right_and_memory_is_flat(tmp_path, workers):
+def test_under_load_every_body_is_right_and_memory_is_flat(gateways, module, workers):
     load = Load(CALLS)
     resident: list[int] = []
 
@@ -23,23 +23,21 @@ def test_under_load_every_body_is_right_and_memory_is_flat(tmp_path, workers):
         optimizer = await serve(load.optimize, load)
         provider = await serve(load.provide, load)
         optimizer_port, provider_port = (s.sockets[0].getsockname()[1] for s in (optimizer, provider))
-        module = {"optimizer": {"upstream": f"127.0.0.1:{optimizer_port}", "timeout_ms": 10000},
-                  "breaker": {"failures": 0}, "kong": {"transform": True}}
-        setup = Setup(module, workers=workers, log_level="warn",
-                      location="proxy_wasm_log_dispatch_errors off;")
-        gateway = Gateway(await asyncio.to_thread(Nginx, setup, provider_port, tmp_path))
+        configured = module(optimizer={"upstream": f"127.0.0.1:{optimizer_port}"}, decisions_header="never")
+        setup = Setup(configured, workers=workers, log_level="warn")
+        gateway = await asyncio.to_thread(gateways.start, setup, provider_port)
         clients = [asyncio.create_task(load.http1(gateway.port)) for _ in range(8)]
         clients += [asyncio.create_task(load.http2(gateway.port)) for _ in range(3)]
         finished = asyncio.gather(*clients)
         while not finished.done():
-            resident.append(gateway.nginx.resident_bytes())
+            resident.append(gateway.server.resident_bytes())
             await asyncio.wait([finished], timeout=1)
         await finished
         return gateway
 
     gateway = asyncio.run(run())
     broken = gateway.broken()
-    gateway.nginx.stop()
+    gateway.server.stop()
     print(dict(load.done), "MiB:", [size >> 20 for size in resident[::max(1, len(resident) // 20)]])
     assert broken == []
     assert load.wrong == []

@@ -1,4 +1,4 @@
-"""The module under nginx settings other than the example's."""
+"""The module under settings other than the example's."""
 
 import functools
 import json
@@ -15,49 +15,40 @@ from kit.dialects import CHAT
 from kit.message import as_json
 from kit.optimizer import OPTIMIZE, hits, transforms
 from kit.provider import sse
-from kit.proxy import HTTP1, WASM
+from kit.proxy import HTTP1
 from kit.streams import told
 
-from nginx import EXAMPLE, PREPARE, UNPREPARED, Refused, Setup, quoted
-
-KEEPALIVE = """proxy_http_version  1.1;
-            proxy_set_header    connection  "";
-"""
-
+from gateway import UNPREPARED, Place, Refused, Setup, Shipped, Step
 
 def settings(module) -> dict[str, Setup]:
-    """One nginx each."""
-    buffered = {"proxy_buffering     off;": "proxy_buffering     on;"}
-    other = f"module other {WASM.resolve()};"
+    """One proxy each."""
     silent = module(hooks={"request": False, "cache": False})
-    before = f"proxy_wasm other {quoted(silent)};"
+    small = {"proxy_buffers": "4 4k", "proxy_buffer_size": "4k", "proxy_busy_buffers_size": "8k"}
+    gzip = {"gzip": "on", "gzip_types": "*", "gzip_min_length": "1", "gzip_proxied": "any"}
     return {
-        "answers buffered": Setup(module(), instead=buffered),
-        "answers buffered in files": Setup(module(), instead=buffered, location=(
-            "proxy_buffers 4 4k; proxy_buffer_size 4k; proxy_busy_buffers_size 8k;")),
-        "small request buffers": Setup(module(), body_buffer="1k"),
-        "request bodies in files only": Setup(module(), location="client_body_in_file_only clean;"),
-        "request bodies in single buffers": Setup(module(), prepare=UNPREPARED, location="client_body_in_single_buffer on;"),
-        "requests not buffered": Setup(module(), prepare=UNPREPARED, location="proxy_request_buffering off;"),
-        "no connections kept to the provider": Setup(module(), instead={KEEPALIVE: ""}),
-        "the provider spoken to over HTTP/1.0": Setup(module(), instead={KEEPALIVE: "proxy_http_version 1.0;\n"}),
-        "no connections kept to clients": Setup(module(), instead={"keepalive_requests  100;": "keepalive_requests 3;"}),
-        "answers compressed": Setup(module(), location="gzip on; gzip_types *; gzip_min_length 1; gzip_proxied any;"),
+        "answers buffered": Setup(module(), proxy={"proxy_buffering": "on"}),
+        "answers buffered in files": Setup(module(), proxy={"proxy_buffering": "on"} | small),
+        "small request buffers": Setup(module(), http={"client_body_buffer_size": "1k"}),
+        "request bodies in files only": Setup(module(), proxy={"client_body_in_file_only": "clean"}),
+        "request bodies in single buffers": Setup(module(), UNPREPARED, proxy={"client_body_in_single_buffer": "on"}),
+        "requests not buffered": Setup(module(), UNPREPARED, proxy={"proxy_request_buffering": "off"}),
+        "no connections kept to the provider": Setup(module(), keepalive=False),
+        "the provider spoken to over HTTP/1.0": Setup(module(), proxy={"proxy_http_version": "1.0"}),
+        "no connections kept to clients": Setup(module(), http={"keepalive_requests": "3"}),
+        "answers compressed": Setup(module(), proxy=gzip),
         "three workers": Setup(module(), workers=3),
-        "a zone for shared data": Setup(module(), wasm="shm_kv kv 1m;"),
-        "a named zone and a queue": Setup(module(), wasm="shm_kv other 64k; shm_queue q 64k;"),
-        "a response buffer of one page": Setup(module(), location="wasm_response_body_buffers 1 4k;"),
-        "small socket buffers": Setup(module(), instead={
-            "wasm_socket_buffer_size    64k;": "wasm_socket_buffer_size 64;"}),
-        "socket buffers of 1 KiB": Setup(module(), instead={
-            "wasm_socket_buffer_size    64k;": "", "    socket_buffer_size    64k;": ""}),
-        "no log of failed callouts": Setup(module(), location="proxy_wasm_log_dispatch_errors off;"),
-        "the module before the step": Setup(module(), instead={
-            "proxy_wasm_request_headers_in_access  on;": "proxy_wasm_request_headers_in_access off;"}),
-        "the step in the rewrite phase": Setup(module(), prepare=PREPARE.replace("access_by", "rewrite_by")),
-        "another module before it, which does not call out": Setup(module(), wasm=other, location=before),
-        "isolation of streams": Setup(module(), location="proxy_wasm_isolation stream;"),
-        "isolation of filters": Setup(module(), location="proxy_wasm_isolation filter;"),
+        "a zone for shared data": Setup(module(), wasm={"shm_kv": "kv 1m"}),
+        "a named zone and a queue": Setup(module(), wasm={"shm_kv": "other 64k", "shm_queue": "q 64k"}),
+        "a response buffer of one page": Setup(module(), proxy={"wasm_response_body_buffers": "1 4k"}),
+        "small socket buffers": Setup(module(), http={"wasm_socket_buffer_size": "64"}),
+        "socket buffers of 1 KiB": Setup(module(), http={"wasm_socket_buffer_size": "1k"},
+                                         wasm={"socket_buffer_size": "1k"}),
+        "no log of failed callouts": Setup(module(), proxy={"proxy_wasm_log_dispatch_errors": "off"}),
+        "the module before the step": Setup(module(), proxy={"proxy_wasm_request_headers_in_access": "off"}),
+        "the step in the rewrite phase": Setup(module(), Step.IN_REWRITE),
+        "another module before it, which does not call out": Setup(module(), before=silent),
+        "isolation of streams": Setup(module(), proxy={"proxy_wasm_isolation": "stream"}),
+        "isolation of filters": Setup(module(), proxy={"proxy_wasm_isolation": "filter"}),
     }
 
 
@@ -120,25 +111,25 @@ def test_many_at_a_time(gateway, optimizer, provider, http):
 
 
 def test_a_wrong_configuration_is_refused_and_named(gateways, module):
-    with pytest.raises(Refused, match="limits.request_bytes"):
+    with pytest.raises(Refused, match="limits.*request_bytes"):
         gateways.start(Setup(module(limits={"request_bytes": "8MB"})))
 
 
 @pytest.mark.parametrize("upstream", ["", "optimizer:0x50", "optimizer:99999", "http://optimizer", "a b", "unix:", ":80",
                                       "[::1", "optimizer:", "127.0.0.1:80/x"])
 def test_an_upstream_that_nginx_could_not_call_is_refused(gateways, module, upstream):
-    with pytest.raises(Refused, match="optimizer.upstream"):
+    with pytest.raises(Refused, match="optimizer.*upstream"):
         gateways.start(Setup(module(optimizer={"upstream": upstream})))
 
 
 def test_too_little_room_for_metrics_is_found_at_the_start(gateways, module):
     with pytest.raises(Refused, match="slab_size"):
-        gateways.start(Setup(module(), wasm="metrics { slab_size 16k; }"))
+        gateways.start(Setup(module(), wasm={"metrics": "{ slab_size 16k; }"}))
 
 
 def test_a_start_is_told_in_one_line(gateways, module):
     gateway = gateways.start(Setup(module()))
-    lines = [line for line in gateway.nginx.log.read_text().splitlines() if "optimizer: " in line]
+    lines = [line for line in gateway.server.log.read_text().splitlines() if "optimizer: " in line]
     assert len(lines) == 1
     for what in ("ready on kong", "response hook: not possible on this host", "by timer"):
         assert what in lines[0]
@@ -153,20 +144,17 @@ def test_the_example_takes_its_token_from_the_environment(gateways, module, opti
         gateways.start(Setup(module(optimizer={"token_env": "NO_SUCH_VARIABLE"})))
 
 
-def test_the_example_s_own_configuration_is_taken(gateways, module, optimizer):
+def test_the_example_s_own_configuration_is_taken(gateways, optimizer):
     """As it is shipped, but for its addresses."""
-    shipped = json.loads(EXAMPLE.read_text().split("proxy_wasm  optimizer  '")[1].split("'")[0])
-    shipped["optimizer"]["upstream"] = f"127.0.0.1:{optimizer.port}"
     optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
-    assert gateways.get(Setup(shipped)).send(CHAT.call()).json == CHAT.answer
+    assert gateways.get(Setup(Shipped(optimizer.port))).send(CHAT.call()).json == CHAT.answer
+    assert optimizer.asked().headers.all("authorization") == ["Bearer token-of-the-example"]
 
 
 def test_two_configurations_share_a_worker(gateways, module, optimizer, provider, http):
     """One VM, a root context for each; one may record, the other not."""
-    second = ("location /second/ { proxy_wasm_request_headers_in_access on; " + PREPARE.replace("  ", " ")
-              + f" proxy_wasm optimizer {quoted(module(hooks={'cache': False}))}; "
-              "proxy_http_version 1.1; proxy_pass http://provider; }")
-    gateway = gateways.get(Setup(module(), server=second))
+    second = Place("/second", module(hooks={"cache": False}))
+    gateway = gateways.get(Setup(module(), places=[second]))
     optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
     for prefix, cache in (("", True), ("/second", False)) * 3:
         optimizer.calls.clear()
@@ -235,7 +223,7 @@ def test_a_name_is_resolved_by_nginx(gateways, module, optimizer, provider):
     """Without a resolver nginx asks a public one, in vain here; calls go on after its time-out."""
     gateway = gateways.start(Setup(
         module(optimizer={"upstream": f"localhost:{optimizer.port}", "timeout_ms": 300}),
-        wasm="resolver 127.0.0.1:1; resolver_timeout 500ms;"))
+        resolver="127.0.0.1:1"))
     reply = gateway.send(CHAT.call(), timeout=40)
     assert reply.json == CHAT.answer
 
@@ -261,7 +249,7 @@ def test_calls_under_way_survive_a_reload(gateways, module, optimizer, provider)
     [thread.start() for thread in threads]
     for _ in range(2):
         time.sleep(0.4)
-        gateway.nginx.reload()
+        gateway.server.reload()
     [thread.join() for thread in threads]
     assert len(replies) == 30
     assert {(reply.status, reply.error) for reply in replies} == {(200, "")}

@@ -9,7 +9,7 @@ from kit.message import as_json
 from kit.optimizer import OPTIMIZE, hits
 from kit.streams import STREAMING, events
 
-from nginx import PREPARE, UNPREPARED, Setup
+from gateway import PREPARE, UNPREPARED, Place, Setup
 
 CACHED = {"id": "from-the-cache", "choices": [{"index": 0}], "big": 12345678901234567890}
 
@@ -100,10 +100,8 @@ def test_a_refusal_revokes(gateway, optimizer, provider, http, key, status):
     assert gateway.send(CHAT.call(key=key), http).status == status
 
 
-def test_nginx_s_own_answer_proves_nothing(gateways, module, optimizer, http, key):
-    own = 'location /own/ { proxy_wasm_request_headers_in_access on; ' \
-          'proxy_wasm optimizer \'%s\'; return 200 "{}"; }' % json.dumps(module())
-    gateway = gateways.get(Setup(module(), server=own))
+def test_the_proxy_s_own_answer_proves_nothing(gateways, module, optimizer, http, key):
+    gateway = gateways.get(Setup(module(), places=[Place("/own", module(), answer="{}")]))
     for _ in range(2):
         assert gateway.send(CHAT.call(key=key, prefix="/own"), http).json == {}
     optimizer.on(OPTIMIZE, hits(CACHED))

@@ -8,7 +8,7 @@ from kit.optimizer import OPTIMIZE, says, transforms
 from kit.provider import sse
 from kit.streams import RECORDED, STREAMING, dialect_of, events, recorded, told
 
-from nginx import UNPREPARED, Setup
+from gateway import UNPREPARED, Setup
 
 
 @pytest.mark.parametrize("prepare", ["prepared", "unprepared"])

@@ -9,7 +9,7 @@ from kit.client import AUTHORITY, Request
 from kit.dialects import ALL, CHAT
 from kit.optimizer import OPTIMIZE, raw_members, says, transforms
 
-from nginx import PREPARE, READ_ONLY, UNPREPARED, Setup
+from gateway import PREPARE, READ_ONLY, UNPREPARED, Setup
 
 CALLER_SPELLING = (
     b'{ "model" : "gpt-x",\n "seed":12345678901234567890, "temperature":1.50,"top_p":1e0 ,'
@@ -106,7 +106,7 @@ def test_expect_100_continue_is_answered_and_the_body_transformed(prepared, opti
 
 
 def test_a_body_in_a_file_goes_on_as_it_is(gateways, module, optimizer, provider, http):
-    gateway = gateways.get(Setup(module(), body_buffer="8k"))
+    gateway = gateways.get(Setup(module(), http={"client_body_buffer_size": "8k"}))
     optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
     raw = padded(100_000)
     for _ in range(3):

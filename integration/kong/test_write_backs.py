@@ -11,7 +11,7 @@ from kit.optimizer import CACHE, OPTIMIZE, raw_members, says, transforms
 from kit.provider import sse
 from kit.streams import STREAMING, document, told
 
-from nginx import Setup
+from gateway import Setup
 
 
 @pytest.mark.parametrize("dialect", ALL, ids=str)
@@ -38,9 +38,7 @@ def test_a_stream_is_written_back_as_the_plain_answer(prepared, optimizer, provi
 def test_however_the_answer_ends_it_is_written_back_as_it_is_spelled(
     gateways, module, optimizer, provider, http, framing, buffering, cache_key
 ):
-    gateway = gateways.get(Setup(module(), instead={
-        "proxy_buffering     off;": f"proxy_buffering     {buffering};",
-    }))
+    gateway = gateways.get(Setup(module(), proxy={"proxy_buffering": buffering}))
     spelled = b'{ "n":12345678901234567890,\n "choices":[ ], "id" : "\\u00e9", "x": "' + b"y" * 100_000 + b'" }'
     provider.answers(as_json(spelled, framing=framing))
     optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=cache_key))

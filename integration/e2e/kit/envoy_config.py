@@ -10,7 +10,7 @@ from typing import Any
 
 MIB = 1 << 20
 
-EXAMPLE = Path(__file__).parents[3] / "examples/envoy/envoy.yaml"
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples/envoy/envoy.yaml"
 
 
 def shipped_labels() -> list[dict]:

@@ -20,7 +20,7 @@ from .optimizer import Optimizer
 from .provider import Provider
 from .wasi import COMPONENT, HOST, Wasi
 
-WASM = Path(os.environ.get("OPTIMIZER_WASM") or Path(__file__).parents[3] / "dist/optimizer.wasm")
+WASM = Path(os.environ.get("OPTIMIZER_WASM") or Path(__file__).resolve().parents[3] / "dist/optimizer.wasm")
 HTTP1, HTTP2 = "HTTP/1.1", "HTTP/2"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from .dialects import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Dialect
 
 STREAMING = (CHAT, COMPLETIONS, RESPONSES, MESSAGES)
-RECORDED = Path(__file__).parents[2] / "streams" / "recorded"
+RECORDED = Path(__file__).resolve().parents[2] / "streams" / "recorded"
 
 # Text of one, two, three and four bytes a character.
 PIECES = ["Gr", "ü", "ße", " \u2028", "aus Zürich", " \U0001f600\n"]

@@ -14,7 +14,7 @@ from .envoy import Refused, die_with_parent
 from .envoy_config import Setup
 from .growing import Growing
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
 HOST = Path(os.environ.get("WASI_HOST") or TARGET / "debug/wasi-host")
 # The command line tool in the embedded host's place.
