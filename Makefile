@@ -131,7 +131,8 @@ test-e2e-wasi: build wasi-host $(VENV)/.complete ## The component in a wasi:http
 
 .PHONY: test-kong
 test-kong: export NGINX := $(NGINX)
-test-kong: build $(VENV)/.complete ## The module in Kong's Wasm runtime, on an nginx that has it built in (NGINX=/path/to/nginx)
+test-kong: export KONG := $(KONG)
+test-kong: build $(VENV)/.complete ## The module in a Kong (KONG=/path/to/kong), or in an nginx with Kong's Wasm runtime (NGINX=/path/to/nginx)
 	$(VENV)/bin/python -m pytest -q integration/kong $(PYTEST_ARGS)
 
 .PHONY: breaker-cost

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Iterator
 
 import pytest
@@ -22,8 +20,7 @@ MISSING = (
     "not tested: the module in Kong. This suite needs a Kong with Wasm, or an nginx with ngx_wasm_module "
     "(make test-kong KONG=/path/to/kong, or NGINX=/path/to/nginx); nothing here says that the module works there"
 )
-# Of the module, for all tests: what an older version of the runtime needs, for example {"metrics": false}.
-KONG_MEMBERS = json.loads(os.environ.get("MODULE_KONG") or "{}")
+PROGRAM = kong if kong.BINARY else nginx
 
 
 def pytest_configure(config) -> None:
@@ -39,22 +36,23 @@ def pytest_configure(config) -> None:
 class Module:
     """Configurations of the module for the scripted optimizer."""
 
-    def __init__(self, optimizer: Optimizer):
+    def __init__(self, optimizer: Optimizer, old: bool):
         self.optimizer = optimizer
+        self.on_kong = {"transform": True} | ({"metrics": False} if old else {})
 
     def __call__(self, **members) -> dict:
         """What every test here wants, and these members."""
         to = {"upstream": f"127.0.0.1:{self.optimizer.port}", "timeout_ms": 10000}
         to |= members.pop("optimizer", {})
-        on_kong = {"transform": True} | KONG_MEMBERS | members.pop("kong", {})
+        on_kong = self.on_kong | members.pop("kong", {})
         # Many tests break the optimizer on purpose; only the breaker's own tests want it to open.
         return {"optimizer": to, "breaker": {"failures": 0}, "decisions_header": "always", "kong": on_kong} | members
 
 
 @pytest.fixture(scope="session")
 def gateways(provider_service, tmp_path_factory) -> Iterator[Gateways]:
-    server = kong.Kong if kong.BINARY else nginx.Nginx
-    started = Gateways(server, provider_service, tmp_path_factory.mktemp("proxies"))
+    server = kong.Kong if PROGRAM is kong else nginx.Nginx
+    started = Gateways(server, PROGRAM.is_old(), provider_service, tmp_path_factory.mktemp("proxies"))
     yield started
     started.stop()
     for gateway in started.running.values():
@@ -70,8 +68,8 @@ def whole_workers(clean_slate, gateways) -> Iterator[None]:
 
 
 @pytest.fixture
-def module(optimizer_service) -> Module:
-    return Module(optimizer_service)
+def module(optimizer_service, gateways) -> Module:
+    return Module(optimizer_service, gateways.old)
 
 
 @pytest.fixture

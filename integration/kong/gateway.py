@@ -10,15 +10,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kit.proxy import WASM, Proxy
+from kit.proxy import WASM, Cannot, Proxy
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kong"
 
 # A worker that crashed, a module that trapped or panicked, and what nginx says of itself.
 BROKEN = ("exited on signal", "exited with fatal", "trap", "panick", "[alert]", "[crit]", "[emerg]",
           "NYI", "failed resuming", "AddressSanitizer")
-# Said of an optimizer's socket that is not there.
-HARMLESS = ("connect() to unix:",)
 
 
 class Refused(Exception):
@@ -107,6 +105,10 @@ class Server:
 
     # In its log, if it will never run as it is configured.
     GIVEN_UP: tuple[str, ...] = ()
+    # Said of an optimizer's socket that is not there.
+    HARMLESS: tuple[str, ...] = ("connect() to unix:",)
+    # Whether headers can be kept from the provider that the module has emptied.
+    TAKES_HEADERS_OUT = True
 
     def __init__(self, setup: Setup, provider_port: int, directory: Path):
         (directory / "logs").mkdir(parents=True, exist_ok=True)
@@ -151,11 +153,12 @@ class Server:
     def _wait_until_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            # The sockets listen before the workers have loaded the module, and answer after it.
+            ready = len(self.pids()) >= self.workers and self._answers()
             said = self.said()
             if self.pid is None or any(sign in said for sign in self.GIVEN_UP):
                 raise Refused(said)
-            # The sockets listen before the workers have loaded the module.
-            if len(self.pids()) >= self.workers and self._answers():
+            if ready:
                 return
             time.sleep(0.02)
         raise Refused("not ready in time\n" + self.said())
@@ -217,7 +220,7 @@ class Gateway(Proxy):
     def broken(self) -> list[str]:
         """Everything that must not be: lines of the log since the last time, and lost workers."""
         lines = [line for line in self.new_log_lines() if any(sign in line for sign in BROKEN)
-                 and not any(sign in line for sign in HARMLESS)]
+                 and not any(sign in line for sign in self.server.HARMLESS)]
         gone = self.server.crashed() if self.server.pid is not None else []
         self.server.first_pids = [pid for pid in self.server.first_pids if pid not in gone]
         return lines + [f"worker {pid} is gone" for pid in gone]
@@ -226,13 +229,15 @@ class Gateway(Proxy):
 class Gateways:
     """Proxies by their set-up: tests that need the same one share it."""
 
-    def __init__(self, server: type[Server], provider, directory: Path):
-        self.server, self.provider, self.directory = server, provider, directory
+    def __init__(self, server: type[Server], old: bool, provider, directory: Path):
+        self.server, self.old, self.provider, self.directory = server, old, provider, directory
         self.running: dict[str, Gateway] = {}
         self.count = 0
 
     def start(self, setup: Setup, provider_port: int | None = None) -> Gateway:
         """A new proxy; raises `Refused` where it does not start."""
+        if self.old and setup.prepare == UNPREPARED:
+            raise Cannot("so old a runtime forgets calls whose body comes after their head and that Lua has not read")
         if setup.module is not None and not WASM.exists():
             raise FileNotFoundError(f"{WASM} is missing: run `make build` first")
         self.count += 1

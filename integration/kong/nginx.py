@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 from kit.envoy import die_with_parent
 from kit.proxy import WASM, Cannot
@@ -31,6 +32,11 @@ STEPS = {
     Step.UNPREPARED: "",
     Step.IN_REWRITE: PREPARE.replace("access_by", "rewrite_by"),
 }
+
+
+def is_old() -> bool:
+    """Whether the runtime is of before the summer of 2024, when it learned metrics."""
+    return b"max_metric_name_length" not in Path(shutil.which(BINARY)).read_bytes()
 
 
 def missing() -> str | None:

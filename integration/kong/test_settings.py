@@ -195,7 +195,8 @@ def test_own_headers_do_not_reach_the_provider(prepared, optimizer, provider, ht
     headers = [("x-anyray-test", "1"), ("x-anyray-metadata", '{"user":"u"}')]
     reply = prepared.send(CHAT.call(headers=headers), http)
     [seen] = provider.of(reply.case)
-    assert [name for name, _ in seen.headers if name.startswith("x-anyray")] == []
+    left = [value for name, value in seen.headers if name.startswith("x-anyray")]
+    assert left == ([] if prepared.server.TAKES_HEADERS_OUT else ["", ""])
     assert optimizer.asked().json["metadata"]["user"] == "u"
 
 

@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) profile: Profile,
     /// What Lua does with bodies before the module is asked (Kong).
     pub(crate) lua: Option<Lua>,
+    /// Whether the end is told with every message's headers (Kong).
+    pub(crate) tells_the_end_with_headers: bool,
     /// How long a metric's name may be, prefix included (Kong).
     pub(crate) max_metric_name: usize,
     pub(crate) configuration: String,
@@ -87,6 +89,12 @@ impl HostBuilder {
     /// What Lua does with bodies before the module is asked (Kong).
     pub fn lua(mut self, lua: Option<Lua>) -> Self {
         self.settings.lua = lua;
+        self
+    }
+
+    /// The end is told with every message's headers, as versions before February 2024 do (Kong).
+    pub fn tells_the_end_with_headers(mut self) -> Self {
+        self.settings.tells_the_end_with_headers = true;
         self
     }
 
@@ -217,6 +225,7 @@ impl Host {
             settings: Settings {
                 profile: Profile::Envoy,
                 lua: None,
+                tells_the_end_with_headers: false,
                 max_metric_name: 256,
                 configuration: String::new(),
                 vm_configuration: String::new(),

@@ -165,8 +165,9 @@ fn request_headers(vm: &mut Vm<'_>, id: u32) {
     let names = [":method", ":path", ":scheme", ":authority"];
     let fields = call(vm, id).request.iter();
     let count = fields.filter(|field| !names.contains(&field.name.as_str())).count() as u32;
-    // The end is never told here.
-    let action = run(vm, id, Step::RequestHeaders, "proxy_on_request_headers", (id, count, 0u32));
+    // Whether there is a body is never told here.
+    let end = u32::from(vm.data().settings.tells_the_end_with_headers);
+    let action = run(vm, id, Step::RequestHeaders, "proxy_on_request_headers", (id, count, end));
     check_action(vm, id, action);
     refuse(vm);
 }
@@ -269,7 +270,8 @@ pub(crate) fn response(vm: &mut Vm<'_>, id: u32, headers: Headers, end: bool) {
     call_.at = At::Provider;
     call_.response = headers;
     call_.header_filter_entered = true;
-    let action = run(vm, id, Step::ResponseHeaders, "proxy_on_response_headers", (id, count, 0u32));
+    let told = u32::from(vm.data().settings.tells_the_end_with_headers);
+    let action = run(vm, id, Step::ResponseHeaders, "proxy_on_response_headers", (id, count, told));
     if action != 0 {
         fault(vm, "paused in the answer's headers: nothing is held there");
     }

@@ -282,12 +282,13 @@ impl State {
             let paths = adapter.plan().properties().iter();
             properties = paths.map(|path| hostcalls::property(path).ok()).collect();
         }
+        // Kong's runtime does not know with the headers; older versions always say that this is all.
         let head = RequestHead {
             headers,
             truncated: fields.len() < count,
             upstream: upstream.as_deref(),
             properties: &properties,
-            end_of_stream,
+            end_of_stream: end_of_stream && vm.host != Host::Kong,
         };
         self.run_at(now, Some(Side::Request), Event::RequestHeaders(head));
         if self.exchange.is_none() {
@@ -338,6 +339,7 @@ impl State {
             }
         };
         self.response.length = headers.content_length();
+        let end_of_stream = end_of_stream && vm.host != Host::Kong;
         let head =
             ResponseHead { headers, upstream: upstream.as_deref(), from_provider, end_of_stream };
         self.run(Some(Side::Response), Event::ResponseHeaders(head));

@@ -214,6 +214,28 @@ fn an_answer_later_than_the_time_out_is_used_and_counts_as_a_failure() {
 }
 
 #[test]
+fn an_older_runtime_that_tells_the_end_with_every_head_is_not_believed() {
+    let config =
+        format!(r#"{{"optimizer":{{"upstream":"{OPTIMIZER}"}},"kong":{{"transform":true}}}}"#);
+    let builder = Host::kong().config(config).lua(Some(Lua::ReadsAndSets)).cluster(OPTIMIZER);
+    let mut host = builder.tells_the_end_with_headers().start().unwrap();
+    let call = send(&mut host);
+    let asked = r#"{"request":{"max_tokens":3},"cacheEligible":true,"cacheKey":"k"}"#;
+    let callout = host.pending_one().id;
+    host.answer(callout, Answer::json(200, asked));
+    assert!(host.upstream(call).text().ends_with(r#","max_tokens":3}"#));
+    let mut head = ok(Some(14));
+    head.add("content-type", b"application/json");
+    host.response(call, head, false);
+    host.response_body(call, r#"{"choices":[]}"#, true);
+    host.advance(Duration::from_millis(20));
+    let written = host.pending_one();
+    assert_eq!(written.headers.get(":path"), Some("/v1/cache"));
+    let body = String::from_utf8_lossy(&written.body);
+    assert!(body.contains(r#""response":{"choices":[]}"#), "{body}");
+}
+
+#[test]
 fn an_older_runtime_that_does_not_tell_of_a_failed_callout_goes_on() {
     let mut host = module(r#","breaker":{"failures":1}"#, Some(Lua::ReadsAndSets));
     let call = send(&mut host);
