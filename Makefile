@@ -126,8 +126,8 @@ wasi-host: check-rust
 	$(CARGO) build $(LOCKED) -p wasi-host
 
 .PHONY: test-e2e-wasi
-test-e2e-wasi: build wasi-host $(VENV)/.complete ## The component in a wasi:http host, with the same clients
-	E2E_HOST=wasi $(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
+test-e2e-wasi: build wasi-host $(VENV)/.complete ## The component in a wasi:http host, with the same clients (WASMTIME=/path/to/wasmtime: in `wasmtime serve`)
+	E2E_HOST=wasi WASMTIME=$(WASMTIME) $(VENV)/bin/python -m pytest -q integration/e2e $(PYTEST_ARGS)
 
 .PHONY: test-kong
 test-kong: export NGINX := $(NGINX)

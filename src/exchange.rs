@@ -54,6 +54,8 @@ struct Active {
     started: Duration,
     /// The answer's status, 0 before it began.
     status: u16,
+    /// The one length that its headers tell of its body.
+    response_length: Option<u64>,
     /// How long `/v1/optimize` took.
     optimize_took: Option<Duration>,
     /// What the optimizer answered, for the record.

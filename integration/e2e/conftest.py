@@ -10,7 +10,7 @@ import pytest
 pytest_plugins = ["kit.fixtures"]
 pytest.register_assert_rewrite("kit")
 
-from elsewhere import why_not
+import elsewhere
 from kit.dialects import CHAT
 from kit.envoy_config import MIB, Setup
 from kit.optimizer import OPTIMIZE, says
@@ -26,10 +26,13 @@ NO_BREAKER = {"failures": 0}
 BROKEN = ("panicked", "trapped", "Uncaught RuntimeError", "already borrowed", "wasm trap", "Function: proxy_on")
 
 
-def pytest_collection_modifyitems(items) -> None:
-    for item in items:
-        if ON != "envoy" and (why := why_not(f"{item.path.name}::{item.name}")):
-            item.add_marker(pytest.mark.skip(reason=why))
+# Last, when what is not asked for has been taken out.
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items) -> None:
+    if ON != "envoy":
+        unknown = elsewhere.mark(items)
+        if unknown and not config.option.keyword and config.args == [str(config.rootpath)]:
+            raise pytest.UsageError(f"elsewhere.py names tests that do not exist: {unknown}")
 
 
 def module(**members) -> dict:

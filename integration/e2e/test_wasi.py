@@ -112,6 +112,24 @@ def test_an_answer_that_breaks_off_while_it_is_held_breaks_off_for_the_client(pl
     assert not reply.complete and reply.status in (0, 200) and b"{\"id\":".startswith(reply.body)
 
 
+def test_bytes_behind_an_answer_of_the_provider_harm_nobody_else(plain, provider):
+    """The host may see them before the answer, which is none then."""
+    body = json.dumps(CHAT.answer).encode()
+    provider.answers(Raw([b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 4\r\n\r\nwellHTTP/1.1 " + body]))
+    reply = plain.send(CHAT.call())
+    assert (reply.status, reply.body) in [(200, b"well"), (502, b"the provider cannot be reached\n")]
+    provider.answers(provider.default)
+    assert plain.send(CHAT.call()).json == CHAT.answer
+
+
+def test_bytes_behind_an_answer_of_the_optimizer_harm_nobody(plain, optimizer, provider):
+    optimizer.on(OPTIMIZE, Raw([b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\n{\"a\"HTTP/1.1 "]))
+    reply = plain.send(CHAT.call())
+    assert (reply.status, reply.json) == (200, CHAT.answer)
+    assert provider.of(reply.case)[0].body == CHAT.call().body
+    assert plain.outcome(reply) in ("bypassed:answer_not_json", "bypassed:optimizer_unreachable")
+
+
 @pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304), ("DELETE", 204)])
 def test_what_has_no_body_passes(plain, provider, method, status):
     provider.answers(Answer(status=status))

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use super::{Active, Request, Response, Turn};
+use super::{Active, Request, Response, Turn, bytes};
 use crate::admission;
 use crate::bypass::Bypass;
 use crate::callout::Kind;
@@ -40,7 +40,11 @@ impl Active {
         let finished = match std::mem::replace(&mut self.response, Response::Passing) {
             Response::Complete(finished) => finished,
             Response::Ended(reader) => reader.finish(true),
-            Response::Copying(reader) => reader.finish(false),
+            // Who has all bytes that were announced may leave before the end is told, if it is at all.
+            Response::Copying(reader) => {
+                let whole = self.response_length == Some(bytes(&[reader.seen()]));
+                reader.finish(whole)
+            }
             Response::Idle => Finished { body: Err(Bypass::ClientGone), usage: None },
             _ => Finished { body: Err(Bypass::ResponseUnreadable), usage: None },
         };

@@ -56,6 +56,7 @@ impl Active {
             write_back: None,
             started: turn.now,
             status: 0,
+            response_length: None,
             optimize_took: None,
             said: None,
             reserved: 0,

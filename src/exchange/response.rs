@@ -46,6 +46,7 @@ impl Active {
             None => self.abandon_request(turn, Bypass::HostAnswered),
         }
         self.status = head.headers.status();
+        self.response_length = head.headers.content_length();
         self.learn(turn, head);
         let readable = admission::readable(head);
         if turn.adapter.plan.hooks.response {

@@ -42,9 +42,6 @@ struct Message {
     flow: Flow,
     /// Bytes of the body that the host holds.
     held: usize,
-    /// Bytes of the body that passed, and how many there are to be, if that is known.
-    passed: u64,
-    length: Option<u64>,
 }
 
 /// Which message's callback is running: its return value says how that message
@@ -54,7 +51,7 @@ type During = Option<Side>;
 impl Stream {
     pub fn new(context: u32, vm: Option<Rc<Vm>>) -> Self {
         let exchange = vm.as_ref().map(|_| Exchange::new());
-        let message = || Message { flow: Flow::Pass, held: 0, passed: 0, length: None };
+        let message = || Message { flow: Flow::Pass, held: 0 };
         Self(Rc::new_cyclic(|own| {
             RefCell::new(State {
                 context,
@@ -235,7 +232,6 @@ impl State {
             }
         }
         if self.message(side).flow == Flow::Copy {
-            let end = self.message(side).passes(size) || end;
             if size > 0 {
                 match hostcalls::buffer(body_buffer(side), size) {
                     Some(chunk) => {
@@ -338,7 +334,6 @@ impl State {
                 (hostcalls::property_at(UPSTREAM).ok(), details == b"via_upstream")
             }
         };
-        self.response.length = headers.content_length();
         let end_of_stream = end_of_stream && vm.host != Host::Kong;
         let head =
             ResponseHead { headers, upstream: upstream.as_deref(), from_provider, end_of_stream };
@@ -353,15 +348,6 @@ impl State {
         if let (true, Some(vm)) = (holds, &self.vm) {
             vm.hold(self.context, &self.own, false);
         }
-    }
-}
-
-impl Message {
-    /// `size` bytes more pass; whether they are the last that were announced. Kong's runtime
-    /// does not always say so.
-    fn passes(&mut self, size: usize) -> bool {
-        self.passed = self.passed.saturating_add(u64::try_from(size).unwrap_or(u64::MAX));
-        self.length.is_some_and(|length| self.passed >= length)
     }
 }
 

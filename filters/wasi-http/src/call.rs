@@ -14,7 +14,7 @@ use wasip2::http::types::{
 
 use crate::callout;
 use crate::http::{self, Head};
-use crate::io::{Broken, Reader, Writer};
+use crate::io::{Broken, Reader, Writer, append};
 use crate::vm::{Vm, now};
 
 /// Serves a call to its end, and then sends what waits.
@@ -153,7 +153,7 @@ impl<'v> Call<'v> {
         while self.message(side).flow == Flow::Hold {
             match reader.read().await {
                 Ok(Some(chunk)) => {
-                    held.extend(chunk);
+                    append(&mut held, chunk);
                     self.feed(Event::body(side, Body::Held(held.len())));
                 }
                 Ok(None) => {
@@ -303,11 +303,8 @@ async fn serve_hit(
     headers: &[(&'static str, Cow<'static, str>)],
     body: &Bytes,
 ) {
-    let fields = Fields::new();
-    for (name, value) in headers {
-        http::append(&fields, name, value.as_bytes());
-    }
-    http::append(&fields, "content-length", body.len().to_string().as_bytes());
+    let list = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+    let fields = http::fields(list.chain([http::content_length(body.len())]).collect());
     if let Some(writer) = http::respond(out, 200, fields, true)
         && writer.write(body).await.is_ok()
     {

@@ -6,10 +6,10 @@ use futures_lite::future;
 use optimizer_core::callout::{Callout, Outcome};
 use optimizer_core::forward::Target;
 use optimizer_core::headers::Headers;
-use wasip2::http::types::{Fields, Method, RequestOptions};
+use wasip2::http::types::{Method, RequestOptions};
 
 use crate::http;
-use crate::io::{Reader, beside, sleep};
+use crate::io::{Reader, append, beside, sleep};
 
 /// Makes a call; it ends with its time-out at the latest, whatever the optimizer does.
 pub async fn send(optimizer: &Target, callout: &Callout) -> Outcome {
@@ -35,13 +35,9 @@ async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
     let pairs: Vec<_> =
         callout.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
     let headers = Headers::new(&pairs);
-    let fields = Fields::new();
-    for (name, value) in &callout.headers {
-        if !name.starts_with(':') {
-            http::append(&fields, name, value.as_bytes());
-        }
-    }
-    http::append(&fields, "content-length", callout.body.len().to_string().as_bytes());
+    let real = callout.headers.iter().filter(|(name, _)| !name.starts_with(':'));
+    let list = real.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
+    let fields = http::fields(list.chain([http::content_length(callout.body.len())]).collect());
     let path = String::from_utf8_lossy(headers.get(":path").unwrap_or_default());
     let options = Some(options(callout.timeout));
     let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true, options) else {
@@ -74,7 +70,7 @@ async fn answer(future: wasip2::http::types::FutureIncomingResponse, most: usize
             Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > most => {
                 return Outcome::TooLarge;
             }
-            Ok(Some(chunk)) => body.extend(chunk),
+            Ok(Some(chunk)) => append(&mut body, chunk),
             Ok(None) => return Outcome::Answer { status, body: body.into() },
             Err(_) => return Outcome::Reset,
         }

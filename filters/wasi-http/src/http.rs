@@ -30,19 +30,23 @@ impl Head {
 
     /// What of them goes on.
     pub fn forwarded(&self) -> Fields {
-        let fields = Fields::new();
         self.read(|headers| {
-            for (name, value) in end_to_end(headers) {
-                append(&fields, &String::from_utf8_lossy(name), value);
-            }
-        });
-        fields
+            let list = end_to_end(headers)
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.to_vec()));
+            fields(list.collect())
+        })
     }
 }
 
-/// Adds a header. What the host does not let pass stays behind.
-pub fn append(fields: &Fields, name: &str, value: &[u8]) {
-    let _ = fields.append(name, value);
+/// Headers, handed over at once: each call of the host costs. What it does not let pass stays behind.
+pub fn fields(list: Vec<(String, Vec<u8>)>) -> Fields {
+    Fields::from_list(&list).unwrap_or_else(|_| {
+        let fields = Fields::new();
+        for (name, value) in &list {
+            let _ = fields.append(name, value);
+        }
+        fields
+    })
 }
 
 /// The method's name.
@@ -137,12 +141,14 @@ pub fn respond(
     body
 }
 
+/// The header that announces so many bytes.
+pub fn content_length(bytes: usize) -> (String, Vec<u8>) {
+    ("content-length".to_owned(), bytes.to_string().into())
+}
+
 /// The headers of a plain text that is ours.
 pub fn text_fields(text: &str) -> Fields {
-    let fields = Fields::new();
-    append(&fields, "content-type", b"text/plain");
-    append(&fields, "content-length", text.len().to_string().as_bytes());
-    fields
+    fields(vec![("content-type".to_owned(), b"text/plain".into()), content_length(text.len())])
 }
 
 /// Answers the client with a plain text.

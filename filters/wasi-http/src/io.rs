@@ -87,6 +87,15 @@ impl<'f> Together<'f> {
     }
 }
 
+/// Puts a piece behind the others; the first one is not copied.
+pub fn append(body: &mut Vec<u8>, chunk: Vec<u8>) {
+    if body.is_empty() {
+        *body = chunk;
+    } else {
+        body.extend_from_slice(&chunk);
+    }
+}
+
 /// The other side of a stream is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Broken;

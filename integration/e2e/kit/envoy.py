@@ -105,6 +105,10 @@ class Envoy:
                 found[name, frozenset(LABEL.findall(labels or ""))] = float(value)
         return found
 
+    def measured(self) -> str:
+        """All metrics, as text."""
+        return self.ask("/stats") + self.ask("/stats/prometheus")
+
     def calls(self) -> list[dict]:
         """The access log's lines that have come since the last time."""
         return [json.loads(line) for line in self.grown.more()]

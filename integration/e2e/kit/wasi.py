@@ -44,17 +44,17 @@ class Wasi:
     def __init__(self, setup: Setup, config: dict | None, directory: Path, reuse: bool = False,
                  checked: bool = True, files: Path | None = None, programs: tuple[Path, Path] = (HOST, COMPONENT)):
         directory.mkdir(parents=True, exist_ok=True)
-        self.log = directory / "host.log"
+        self.log = self.access_log = directory / "host.log"
         environment = {"OPTIMIZER_LOG": "trace"} | setup.environment
         if config is not None:
             environment["OPTIMIZER_CONFIG"] = json.dumps(config)
         if WASMTIME:
-            command = _wasmtime(environment, files, reuse, checked)
+            command = self._wasmtime(environment, files, reuse, checked)
         else:
             command = [*map(str, programs), "127.0.0.1:0", *["--reuse"] * reuse, *["--unchecked"] * (not checked)]
             command += ["--dir", f"{files}::/config"] if files else []
             command += [f"{name}={value}" for name, value in environment.items()]
-        with self.log.open("wb") as log:
+        with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)
         self.port = self._wait_until_listening()
         self.grown = Growing(self.log)
@@ -102,6 +102,10 @@ class Wasi:
         self._read()
         return dict(self.sums)
 
+    def measured(self) -> str:
+        """All metrics, as text."""
+        return self.log.read_text(errors="replace")
+
     def calls(self) -> list[dict]:
         """What was noted of the calls that have ended since the last time."""
         self._read()
@@ -117,17 +121,16 @@ class Wasi:
                 self.process.kill()
                 self.process.wait()
 
-
-def _wasmtime(environment: dict[str, str], files: Path | None, reuse: bool, checked: bool) -> list[str]:
-    """The command lines of `examples/wasi-http/README.md`."""
-    common = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
-    common += ["--dir", f"{files}::/config"] if files else []
-    component = str(COMPONENT)
-    if checked:
-        check = subprocess.run(
-            [WASMTIME, "run", "-S", "http", *common, component], capture_output=True, text=True, timeout=60)
-        if check.returncode:
-            raise Refused(check.stderr)
-    serve = [WASMTIME, "serve", "-S", "cli", "--addr", "127.0.0.1:0", "--no-logging-prefix", *common]
-    serve += ["--max-instance-reuse-count", "1000000", "--idle-instance-timeout", "1h"] if reuse else []
-    return [*serve, component]
+    def _wasmtime(self, environment: dict[str, str], files: Path | None, reuse: bool, checked: bool) -> list[str]:
+        """The command lines of `examples/wasi-http/README.md`."""
+        common = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+        common += ["--dir", f"{files}::/config"] if files else []
+        if checked:
+            check = [WASMTIME, "run", "-S", "http", *common, str(COMPONENT)]
+            done = subprocess.run(check, capture_output=True, text=True, timeout=60)
+            self.log.write_text(done.stderr)
+            if done.returncode:
+                raise Refused(done.stderr)
+        serve = [WASMTIME, "serve", "-S", "cli", "--addr", "127.0.0.1:0", "--no-logging-prefix", *common]
+        serve += ["--max-instance-reuse-count", "1000000", "--idle-instance-timeout", "3600s"] if reuse else []
+        return [*serve, str(COMPONENT)]

@@ -68,6 +68,19 @@ on_every_host! {
         }
     }
 
+    fn who_leaves_with_the_last_byte_that_was_announced_leaves_a_whole_answer(start) {
+        for (missing, written) in [(0, 1), (1, 0)] {
+            let mut proxy = start(Setup::default().with("hooks.response", false)).unwrap();
+            let script = Script::chat().eligible().provider_body(CHAT_ANSWER);
+            let id = script.send(&mut *proxy);
+            script.answer_callouts(&mut *proxy);
+            proxy.response(id, &script.provider.headers, false);
+            proxy.response_body(id, &CHAT_ANSWER.as_bytes()[missing..], false);
+            proxy.client_gone(id);
+            assert_eq!(write_backs(&mut *proxy).len(), written, "{:?}", proxy.counters());
+        }
+    }
+
     fn a_refused_hit_is_written_back_all_the_same(start) {
         let mut proxy = start(Setup::default()).unwrap();
         let answer = format!(

@@ -98,7 +98,6 @@ struct Call {
     called_out: bool,
     response: Headers,
     reads: bool,
-    passed: u64,
     to_provider: Message,
     to_client: Message,
     gone: bool,
@@ -356,13 +355,10 @@ impl Nginx {
         if self.calls[id].at == At::Over {
             return;
         }
-        let length = self.calls[id].response.content_length();
-        self.calls[id].passed += piece.len() as u64;
-        let all = length.map_or(end, |length| self.calls[id].passed >= length);
         if self.calls[id].reads && !piece.is_empty() {
             self.feed(id, Step::ResponseBody, Event::ResponseBody(Body::Chunk(piece)));
         }
-        if self.calls[id].reads && all {
+        if self.calls[id].reads && end {
             self.feed(id, Step::ResponseBody, Event::ResponseBody(Body::End));
         }
         self.calls[id].to_client.body_out("the client", piece.to_vec(), end);
@@ -401,7 +397,6 @@ impl Proxy for Nginx {
             called_out: false,
             response: Headers::default(),
             reads: false,
-            passed: 0,
             to_provider: Message::default(),
             to_client: Message::default(),
             gone: false,
