@@ -132,7 +132,14 @@ fn since(before: &Usage, after: &Usage) -> (BTreeMap<&'static str, u64>, u64, u6
     (calls, after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out)
 }
 
+fn since_instructions(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
+    let counts = after.iter().map(|(name, &count)| (name.clone(), count - earlier(name)));
+    counts.filter(|&(_, count)| count > 0).collect()
+}
+
 fn main() {
+    integration::count_instructions();
     for way in Way::all() {
         let mut host = host(way.hooks.clone());
         for _ in 0..WARM {
@@ -140,8 +147,10 @@ fn main() {
             settle(&mut host);
         }
         let before = host.usage().clone();
+        let before_instructions = before.instructions.clone();
         let stream = way.exchange(&mut host);
         assert!(host.is_over(stream), "the exchange is over");
+        let after_instructions = host.usage().instructions.clone();
         let (calls, bytes_in, bytes_out) = since(&before, host.usage());
         settle(&mut host);
         let mut times: Vec<_> = (0..ROUNDS)
@@ -155,6 +164,7 @@ fn main() {
             .collect();
         times.sort();
         let answers: usize = way.answers.iter().map(String::len).sum();
+        let instructions = since_instructions(&before_instructions, &after_instructions);
         let total: u64 = calls.values().sum();
         println!(
             "{}: request {} bytes, the optimizer's answers {answers}",
@@ -167,6 +177,11 @@ fn main() {
             times[times.len() / 2].as_secs_f64() * 1e6,
             host.memory_size() / 1024
         );
+        let sum: u64 = instructions.values().sum();
+        println!("  {sum} Wasm instructions");
+        for (name, count) in instructions {
+            println!("  {count:7} {name}");
+        }
         for (name, count) in calls {
             println!("  {count:5} {name}");
         }

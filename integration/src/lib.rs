@@ -27,4 +27,4 @@ pub use kong::Lua;
 pub use message::{Message, check_values};
 pub use metrics::Metrics;
 pub use shared_data::SharedData;
-pub use vm::{LogLine, Usage};
+pub use vm::{LogLine, Usage, count_instructions};

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,21 @@ pub struct Usage {
     pub bytes_out: u64,
     /// Bytes that the host copied into the VM.
     pub bytes_in: u64,
+    /// Wasm instructions carried out, by the callback that they were for; see
+    /// [`count_instructions`].
+    pub instructions: BTreeMap<String, u64>,
+}
+
+static COUNTS_INSTRUCTIONS: AtomicBool = AtomicBool::new(false);
+
+/// Lets all hosts that this process starts from now on count the instructions that modules
+/// carry out. To be called before the first one starts.
+pub fn count_instructions() {
+    COUNTS_INSTRUCTIONS.store(true, Ordering::Relaxed);
+}
+
+fn counts_instructions() -> bool {
+    COUNTS_INSTRUCTIONS.load(Ordering::Relaxed)
 }
 
 /// A line that the module logged.
@@ -121,6 +137,7 @@ fn engine() -> &'static Engine {
             cache.with_directory(directory);
             config.cache(Cache::new(cache).ok());
         }
+        config.consume_fuel(counts_instructions());
         Engine::new(&config).expect("this platform runs wasmtime")
     })
 }
@@ -153,6 +170,9 @@ pub(crate) fn compile(bytes: &[u8]) -> wasmtime::Result<Module> {
 pub(crate) fn store(state: State) -> wasmtime::Store<State> {
     let mut store = wasmtime::Store::new(engine(), state);
     store.limiter(|state| &mut state.memory_limit);
+    if counts_instructions() {
+        store.set_fuel(u64::MAX).expect("the engine has fuel");
+    }
     store
 }
 
@@ -189,7 +209,12 @@ pub(crate) fn call<P: WasmParams, R: WasmResults>(
     let outer = (state.current, state.effective);
     (state.current, state.effective) = (context, 0);
     let function = instance.get_typed_func::<P, R>(&mut *vm, export).ok();
+    let fuel = vm.get_fuel().ok();
     let result = function.map(|function| function.call(&mut *vm, params));
+    if let (Some(before), Ok(after)) = (fuel, vm.get_fuel()) {
+        let count = vm.data_mut().usage.instructions.entry(export.to_owned()).or_default();
+        *count = count.saturating_add(before.saturating_sub(after));
+    }
     (vm.data_mut().current, vm.data_mut().effective) = outer;
     match result {
         Some(Ok(value)) => {
