@@ -29,11 +29,14 @@ pub(crate) fn is_llm_call(headers: Headers<'_>) -> Result<(), Bypass> {
     Ok(())
 }
 
-/// Whether the hooks may look at this request at all, and up to how many bytes
-/// it is held.
-pub(crate) fn admit(plan: &Plan, head: RequestHead<'_>) -> Result<usize, Bypass> {
+/// Whether the hooks may look at this LLM call at all, and up to how many bytes
+/// it is held. `length`: of its body, as far as its headers tell.
+pub(crate) fn admit(
+    plan: &Plan,
+    head: RequestHead<'_>,
+    length: Option<u64>,
+) -> Result<usize, Bypass> {
     let headers = head.headers;
-    is_llm_call(headers)?;
     if headers.all("x-anyray-optimize").any(|value| value.eq_ignore_ascii_case(b"off")) {
         return Err(Bypass::OptedOut);
     }
@@ -48,7 +51,6 @@ pub(crate) fn admit(plan: &Plan, head: RequestHead<'_>) -> Result<usize, Bypass>
     {
         return Err(Bypass::RequestSigned);
     }
-    let length = headers.content_length();
     if head.end_of_stream || length == Some(0) {
         return Err(Bypass::RequestEmpty);
     }
@@ -94,12 +96,17 @@ fn bound(limit: u64, plan: &Plan, length: Option<u64>) -> Result<usize, Unbounde
 }
 
 /// Whether an answer can be read at all, and in which form it comes.
-pub(crate) fn readable(head: &ResponseHead<'_>) -> Result<Form, Bypass> {
+/// `length`: of its body, as far as its headers tell.
+pub(crate) fn readable(
+    head: &ResponseHead<'_>,
+    status: u16,
+    length: Option<u64>,
+) -> Result<Form, Bypass> {
     let headers = head.headers;
     if !head.from_provider {
         return Err(Bypass::ResponseNotFromProvider);
     }
-    if !matches!(headers.status(), 200..=299) {
+    if !matches!(status, 200..=299) {
         return Err(Bypass::ResponseStatus);
     }
     let form = if headers.is_event_stream() {
@@ -112,7 +119,7 @@ pub(crate) fn readable(head: &ResponseHead<'_>) -> Result<Form, Bypass> {
     if headers.is_encoded() {
         return Err(Bypass::ResponseEncoded);
     }
-    if head.end_of_stream || headers.content_length() == Some(0) || headers.status() == 204 {
+    if head.end_of_stream || length == Some(0) || status == 204 {
         return Err(Bypass::ResponseEmpty);
     }
     Ok(form)

@@ -2,11 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::admission::is_llm_call;
 use crate::bypass::Bypass;
 use crate::caller::Caller;
 use crate::callout::Trace;
-use crate::config::{DecisionsHeader, Serve};
+use crate::config::DecisionsHeader;
 use crate::dialect::Dialect;
 use crate::event::RequestHead;
 use crate::headers::is_header_value;
@@ -53,7 +52,12 @@ struct BodyFacts {
 }
 
 impl Call {
-    pub(crate) fn new(plan: &Plan, dialect: Dialect, head: RequestHead<'_>) -> Self {
+    pub(crate) fn new(
+        plan: &Plan,
+        dialect: Dialect,
+        head: RequestHead<'_>,
+        is_llm_call: bool,
+    ) -> Self {
         let headers = head.headers;
         let trace = TRACE
             .into_iter()
@@ -65,17 +69,12 @@ impl Call {
                 Some((name, std::str::from_utf8(value).ok()?.to_owned()))
             })
             .collect();
-        let is_llm_call = is_llm_call(headers).is_ok();
         Self {
             dialect,
             caller: Caller::new(plan, dialect, head),
             trace,
             upstream: head.upstream.map(<[u8]>::to_vec),
-            provable: plan.serve == Serve::Proven
-                && plan.hooks.cache
-                && plan.hooks.request
-                && is_llm_call
-                && !head.truncated,
+            provable: plan.proves() && is_llm_call && !head.truncated,
             is_llm_call,
             model: None,
             wants_decisions: match plan.decisions_header {

@@ -24,8 +24,8 @@ pub(crate) struct Caller {
     pub(crate) has_user: bool,
     /// `metadata` of callouts, JSON.
     pub(crate) metadata: Vec<u8>,
-    /// What is proven when the provider accepts this call.
-    pub(crate) proof: ProofKey,
+    /// What is proven when the provider accepts this call, where proofs are asked for.
+    pub(crate) proof: Option<ProofKey>,
 }
 
 impl Caller {
@@ -43,33 +43,31 @@ impl Caller {
             .any(|name| headers.repeats(name));
         let trusted = if ambiguous { Vec::new() } else { metadata::trusted(plan, head) };
 
-        let mut hash = Sha256::new_with_prefix(&upstream);
-        match &plan.scope {
+        let named = match &plan.scope {
             Scope::Attribution(name) if trusted.iter().any(|(other, _)| other == name) => {
+                let mut hash = Sha256::new_with_prefix(&upstream);
                 for (_, value) in trusted.iter().filter(|(other, _)| other == name) {
                     field(&mut hash, name, value.as_bytes());
                 }
+                Some(hash.finalize().into())
             }
-            // A caller without the attribution shares with nobody.
-            _ => credentials(&mut hash, head),
-        }
-        let scope = (plan.scope != Scope::Shared).then(|| hex(hash.finalize().iter().take(16)));
-
-        let mut hash = Sha256::new_with_prefix(dialect.endpoint());
-        hash.update([0]);
-        hash.update(&upstream);
-        hash.update([0]);
-        credentials(&mut hash, head);
+            _ => None,
+        };
+        // A caller without the attribution shares with nobody.
+        let is_scope = plan.scope != Scope::Shared && named.is_none();
+        let known = (is_scope || plan.proves()).then(|| {
+            let mut hash = Sha256::new_with_prefix(&upstream);
+            credentials(&mut hash, head);
+            hash.finalize().into()
+        });
+        let scope: Option<[u8; 32]> = if is_scope { known } else { named };
+        let scope = scope.map(|digest| hex_string(digest.iter().take(16)));
+        let trusted = (!ambiguous).then_some(&*trusted);
         Self {
             ambiguous,
-            has_user: trusted.iter().any(|(name, _)| *name == "user"),
-            metadata: metadata::metadata(
-                plan,
-                headers,
-                (!ambiguous).then_some(&trusted),
-                scope.as_deref(),
-            ),
-            proof: ProofKey(hash.finalize().into()),
+            has_user: trusted.is_some_and(|all| all.iter().any(|(name, _)| *name == "user")),
+            metadata: metadata::metadata(plan, headers, trusted, scope.as_deref()),
+            proof: known.filter(|_| plan.proves()).map(|digest| ProofKey::new(digest, dialect)),
         }
     }
 }
@@ -100,14 +98,23 @@ fn field(hash: &mut Sha256, name: &str, value: &[u8]) {
     hash.update(b"\n");
 }
 
-fn hex<'b>(bytes: impl Iterator<Item = &'b u8>) -> String {
-    let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
-    bytes.flat_map(|byte| [digit(byte.wrapping_shr(4)), digit(byte & 0xf)]).collect()
+/// Bytes in hexadecimal, as a JSON string.
+fn hex_string<'b>(bytes: impl Iterator<Item = &'b u8>) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).map_or('0', |&digit| digit.into());
+    let mut out = String::with_capacity(64);
+    out.push('"');
+    for byte in bytes {
+        out.push(digit(byte.wrapping_shr(4)));
+        out.push(digit(byte & 0xf));
+    }
+    out.push('"');
+    out
 }
 
-/// SHA-256 over endpoint, upstream and credentials: what a provider's 2xx proves.
+/// What a provider's 2xx proves: SHA-256 over upstream and credentials, and the endpoint's number.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProofKey([u8; 32]);
+pub(crate) struct ProofKey([u8; 33]);
 
 impl std::fmt::Debug for ProofKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -116,11 +123,19 @@ impl std::fmt::Debug for ProofKey {
 }
 
 impl ProofKey {
+    fn new(digest: [u8; 32], dialect: Dialect) -> Self {
+        let mut key = [dialect as u8; 33];
+        for (to, from) in key.iter_mut().zip(digest) {
+            *to = from;
+        }
+        Self(key)
+    }
+
     /// The shared data's key that this proof is kept under: one of 4096 slots,
     /// because shared data cannot forget. A newer proof takes over an occupied slot.
     pub(crate) fn slot(&self) -> String {
-        let [a, b, ..] = self.0;
-        format!("optimizer.proof.{:03x}", u16::from_be_bytes([a, b]) & 0xfff)
+        let [a, b, .., endpoint] = self.0;
+        format!("optimizer.proof.{:03x}", u16::from_be_bytes([a, b ^ endpoint]) & 0xfff)
     }
 
     /// What the slot holds once the provider accepted the credentials at `now`.
@@ -182,7 +197,7 @@ mod tests {
         let digest = Sha256::digest(b"openaiauthorization\0Bearer k\napi-key\0z\n");
         assert_eq!(
             metadata(&caller),
-            format!(r#"{{"cacheScope":"{}"}}"#, hex(digest.iter().take(16)))
+            format!(r#"{{"cacheScope":{}}}"#, hex_string(digest.iter().take(16)))
         );
     }
 
@@ -252,8 +267,8 @@ mod tests {
 
     #[test]
     fn a_proof_lasts_its_time_and_holds_for_its_key_alone() {
-        let key = caller("", "a", &[]).proof;
-        let other = caller("", "b", &[]).proof;
+        let key = caller("", "a", &[]).proof.unwrap();
+        let other = caller("", "b", &[]).proof.unwrap();
         let (at, lasts) = (Duration::from_millis(1_000_900), Duration::from_secs(300));
         let value = key.proven_at(at);
         assert!(key.is_in(&value) && !other.is_in(&value));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::bypass::Bypass;
-use crate::headers::Headers;
+use crate::headers;
 use crate::host::Host;
 
 /// Which operation of the Optimizer Protocol a callout is.
@@ -94,38 +94,36 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The headers of a callout's end that say how it ended.
-    pub const fn told_by(host: Host) -> &'static [&'static str] {
+    /// Tells, from the headers that `header` looks up, with which status the optimizer answered.
+    ///
+    /// # Errors
+    /// How else the callout ended.
+    pub fn status<V: AsRef<[u8]>>(
+        host: Host,
+        header: impl Fn(&'static str) -> Option<V>,
+    ) -> Result<u16, Self> {
+        let status = || header(":status").map(|value| headers::status(value.as_ref()));
         match host {
-            Host::Kong => &[":dispatch_status", ":status"],
-            _ => &[":status", "x-envoy-upstream-service-time"],
-        }
-    }
-
-    /// Whether these headers tell enough: a 2xx can only be the optimizer's own.
-    pub fn is_told(host: Host, headers: Headers<'_>) -> bool {
-        host != Host::Kong && matches!(headers.status(), 200..=299)
-    }
-
-    /// Tells, from the headers that the host hands over ([`told_by`](Outcome::told_by)), how a
-    /// callout ended, if it did not end with an answer of the optimizer's own.
-    pub fn failure(host: Host, headers: Headers<'_>) -> Option<Self> {
-        match host {
-            Host::Kong => Self::failure_on_kong(headers),
-            _ => Self::failure_on_envoy(headers),
+            Host::Kong => {
+                let dispatched = header(":dispatch_status");
+                Self::status_on_kong(dispatched.as_ref().map(AsRef::as_ref), status().unwrap_or(0))
+            }
+            _ => Self::status_on_envoy(status(), || {
+                header("x-envoy-upstream-service-time").is_some()
+            }),
         }
     }
 
     /// Kong's runtime says in `:dispatch_status` how the callout went; an answer that
     /// broke off can have a `:status` beside it.
-    fn failure_on_kong(headers: Headers<'_>) -> Option<Self> {
-        match (headers.get(":dispatch_status"), headers.status()) {
-            (Some(b"ok") | None, 1..) => None,
-            (Some(b"timeout"), _) => Some(Outcome::Timeout),
+    fn status_on_kong(dispatched: Option<&[u8]>, status: u16) -> Result<u16, Self> {
+        match (dispatched, status) {
+            (Some(b"ok") | None, 1..) => Ok(status),
+            (Some(b"timeout"), _) => Err(Outcome::Timeout),
             (Some(b"ok") | None, 0) | (Some(b"reader failure"), _) | (_, 1..) => {
-                Some(Outcome::Reset)
+                Err(Outcome::Reset)
             }
-            _ => Some(Outcome::Unreachable),
+            _ => Err(Outcome::Unreachable),
         }
     }
 
@@ -133,17 +131,13 @@ impl Outcome {
     /// reached, 502 where it spoke no HTTP, 504 where it was too slow; only a real
     /// answer carries `x-envoy-upstream-service-time`. No headers at all: the
     /// answer was cut off.
-    fn failure_on_envoy(headers: Headers<'_>) -> Option<Self> {
-        if headers.iter().next().is_none() {
-            return Some(Outcome::Reset);
-        }
-        if headers.has("x-envoy-upstream-service-time") {
-            return None;
-        }
-        match headers.status() {
-            502 | 503 => Some(Outcome::Unreachable),
-            504 => Some(Outcome::Timeout),
-            _ => None,
+    fn status_on_envoy(status: Option<u16>, is_real: impl Fn() -> bool) -> Result<u16, Self> {
+        match status {
+            None if is_real() => Ok(0),
+            None => Err(Outcome::Reset),
+            Some(502 | 503) if !is_real() => Err(Outcome::Unreachable),
+            Some(504) if !is_real() => Err(Outcome::Timeout),
+            Some(status) => Ok(status),
         }
     }
 
@@ -264,6 +258,7 @@ impl From<Result<(), Bypass>> for CalloutResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::headers::Headers;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -281,7 +276,8 @@ mod tests {
             (vec![(b":status", b"200")], None),
         ] {
             let headers = Headers::new(&fields);
-            assert_eq!(Outcome::failure(Host::Envoy, headers), expected, "{fields:?}");
+            let status = Outcome::status(Host::Envoy, |name| headers.get(name));
+            assert_eq!(status.err(), expected, "{fields:?}");
         }
     }
 
@@ -303,10 +299,14 @@ mod tests {
             let mut fields = vec![(&b":dispatch_status"[..], said)];
             fields.extend(answered.then_some(STATUS));
             let headers = Headers::new(&fields);
-            assert_eq!(Outcome::failure(Host::Kong, headers), expected, "{fields:?}");
+            let status = Outcome::status(Host::Kong, |name| headers.get(name));
+            assert_eq!(status.err(), expected, "{fields:?}");
         }
-        assert_eq!(Outcome::failure(Host::Kong, Headers::new(&[STATUS])), None);
-        assert_eq!(Outcome::failure(Host::Kong, Headers::new(&[])), Some(Outcome::Reset));
+        let ended = |fields: &[(&[u8], &[u8])]| {
+            Outcome::status(Host::Kong, |name| Headers::new(fields).get(name).map(<[u8]>::to_vec))
+        };
+        assert_eq!(ended(&[STATUS]), Ok(503));
+        assert_eq!(ended(&[]), Err(Outcome::Reset));
     }
 
     #[test]

@@ -85,13 +85,19 @@ impl Endpoints {
 
     /// The dialect spoken at `path`; a query is ignored.
     pub fn dialect(&self, path: &[u8]) -> Option<Dialect> {
-        let path = path.split(|&byte| matches!(byte, b'?' | b'#')).next()?;
-        self.0
-            .iter()
-            .filter(|(suffix, _)| path.ends_with(suffix.as_bytes()))
+        let end = path.iter().position(|&byte| matches!(byte, b'?' | b'#'));
+        let path = end.map_or(path, |end| path.get(..end).unwrap_or_default());
+        let mut longest: Option<&(String, Dialect)> = None;
+        for endpoint in &self.0 {
+            let suffix = &endpoint.0;
             // Among equal suffixes the last one: what was configured.
-            .max_by_key(|(suffix, _)| suffix.len())
-            .map(|&(_, dialect)| dialect)
+            if longest.is_none_or(|(longest, _)| suffix.len() >= longest.len())
+                && path.ends_with(suffix.as_bytes())
+            {
+                longest = Some(endpoint);
+            }
+        }
+        longest.map(|&(_, dialect)| dialect)
     }
 }
 

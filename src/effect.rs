@@ -38,7 +38,7 @@ pub enum Effect {
     /// Add to a counter, or record in a histogram.
     Measure(Metric, u64),
     /// Attach a value to the exchange for the access log.
-    Annotate(&'static str, String),
+    Annotate(&'static str, Cow<'static, str>),
     /// Tell the operator.
     Log(Notice),
     /// Hand [`Event::Tick`](crate::event::Event::Tick) to every exchange that holds a message, then call

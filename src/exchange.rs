@@ -18,6 +18,7 @@ mod closing;
 mod request;
 mod response;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,9 +159,9 @@ impl Turn<'_> {
     }
 
     /// Shows a value in the access log, where the host can.
-    fn note(&mut self, name: &'static str, value: String) {
+    fn note(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         if self.adapter.plan.can().annotate {
-            self.push(Effect::Annotate(name, value));
+            self.push(Effect::Annotate(name, value.into()));
         }
     }
 
@@ -325,7 +326,8 @@ impl Active {
         match std::mem::replace(&mut self.request, Request::Settled) {
             Request::Proving { body, hit } => {
                 let lasts = turn.adapter.plan.proof;
-                if value.is_some_and(|value| proof.is_proven(value, turn.now, lasts)) {
+                let both = proof.zip(value);
+                if both.is_some_and(|(proof, value)| proof.is_proven(value, turn.now, lasts)) {
                     self.serve(turn, hit, body);
                 } else {
                     self.send(turn, Verdict::Bypassed(Bypass::HitUnproven), body);
@@ -341,7 +343,9 @@ impl Active {
             other => {
                 // The provider refused the credentials: whatever proved them is void.
                 self.request = other;
-                if value.is_some_and(|value| proof.is_in(value)) {
+                if let Some(proof) = proof
+                    && value.is_some_and(|value| proof.is_in(value))
+                {
                     Self::store_shared(turn, proof.slot(), Vec::new());
                 }
             }

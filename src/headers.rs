@@ -1,26 +1,47 @@
 //! A borrowed view on a message's headers, as raw bytes: they need not be UTF-8,
 //! and one name may come several times.
 
+/// How the names of the headers begin that are meant for the module alone.
+pub(crate) const OWN: &str = "x-anyray-";
+
 /// The headers of one message.
 #[derive(Clone, Copy, Debug)]
-pub struct Headers<'a>(&'a [(&'a [u8], &'a [u8])]);
+pub struct Headers<'a> {
+    fields: &'a [(&'a [u8], &'a [u8])],
+    /// The [`mark`]s of all names: most names that are asked for do not come.
+    marks: u64,
+}
 
 impl<'a> Headers<'a> {
     /// Wraps name-value pairs in the order in which they were sent.
-    pub const fn new(fields: &'a [(&'a [u8], &'a [u8])]) -> Self {
-        Self(fields)
+    pub fn new(fields: &'a [(&'a [u8], &'a [u8])]) -> Self {
+        let marks = fields.iter().fold(0, |marks, (name, _)| marks | mark(name));
+        Self { fields, marks }
     }
 
     /// All names and values, in order.
     pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.0.iter().copied()
+        self.fields.iter().copied()
+    }
+
+    /// Whether any is meant for the module alone.
+    pub fn has_own(self) -> bool {
+        self.own().next().is_some()
+    }
+
+    /// The names of those that are meant for the module alone.
+    pub(crate) fn own(self) -> impl Iterator<Item = &'a [u8]> {
+        self.fields.iter().map(|&(name, _)| name).filter(|name| {
+            matches!(name, [b'x' | b'X', ..])
+                && name.get(..OWN.len()).is_some_and(|start| same(start, OWN.as_bytes()))
+        })
     }
 
     /// All values of `name`, in order.
-    pub fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
-            .filter(move |(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+    pub fn all<'n>(self, name: &'n str) -> Values<'a, 'n> {
+        let name = name.as_bytes();
+        let may_come = self.marks & mark(name) != 0;
+        Values { fields: if may_come { self.fields } else { &[] }.iter(), name }
     }
 
     /// The first value of `name`.
@@ -35,12 +56,13 @@ impl<'a> Headers<'a> {
 
     /// Whether `name` comes more than once.
     pub fn repeats(self, name: &str) -> bool {
-        self.all(name).nth(1).is_some()
+        let mut values = self.all(name);
+        values.next().is_some() && values.next().is_some()
     }
 
     /// `:status`, 0 where it is missing or no number.
     pub fn status(self) -> u16 {
-        self.get(":status").and_then(ascii_number).unwrap_or(0)
+        self.get(":status").map_or(0, status)
     }
 
     /// `content-length`, if it came once and is a number.
@@ -62,10 +84,12 @@ impl<'a> Headers<'a> {
 
     /// Whether the content type is JSON, whatever its case and parameters.
     pub fn is_json(self) -> bool {
-        self.media_type().is_some_and(|media_type| {
-            let media_type = media_type.to_ascii_lowercase();
-            media_type == b"application/json"
-                || (media_type.starts_with(b"application/") && media_type.ends_with(b"+json"))
+        const APPLICATION: &[u8] = b"application/";
+        let media_type = self.media_type().and_then(|it| it.split_at_checked(APPLICATION.len()));
+        media_type.is_some_and(|(kind, subtype)| {
+            let suffix = subtype.len().checked_sub(b"+json".len()).and_then(|at| subtype.get(at..));
+            same(kind, APPLICATION)
+                && (same(subtype, b"json") || suffix.is_some_and(|suffix| same(suffix, b"+json")))
         })
     }
 
@@ -89,12 +113,57 @@ impl<'a> Headers<'a> {
     }
 }
 
+/// The values of one header, in order.
+#[derive(Clone, Debug)]
+pub struct Values<'a, 'n> {
+    fields: std::slice::Iter<'a, (&'a [u8], &'a [u8])>,
+    name: &'n [u8],
+}
+
+impl<'a> Iterator for Values<'a, '_> {
+    type Item = &'a [u8];
+
+    #[inline(never)]
+    fn next(&mut self) -> Option<Self::Item> {
+        for (name, value) in self.fields.by_ref() {
+            if same(name, self.name) {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+/// One of 64 bits, the same for names that are the same.
+fn mark(name: &[u8]) -> u64 {
+    // With this bit set, letters are in lower case.
+    let last = usize::from(name.last().map_or(0, |last| last | 0x20));
+    1 << (name.len().wrapping_mul(7).wrapping_add(last) % 64)
+}
+
+/// Whether `text` is `known`, in whatever case: mostly in the same.
+#[inline]
+fn same(text: &[u8], known: &[u8]) -> bool {
+    text.len() == known.len() && (text == known || text.eq_ignore_ascii_case(known))
+}
+
+/// The value of `:status`, 0 where it is no number.
+pub(crate) fn status(value: &[u8]) -> u16 {
+    ascii_number(value).and_then(|status| status.try_into().ok()).unwrap_or(0)
+}
+
 /// A non-negative decimal number.
-fn ascii_number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+fn ascii_number(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii();
-    // `FromStr` takes a leading plus sign, HTTP does not.
-    let digits = text.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(text).ok().filter(|_| digits)?.parse().ok()
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0_u64, |number, byte| {
+        let digit = u64::from(byte.wrapping_sub(b'0'));
+        // Without `checked_mul`, which is a function of its own where numbers have 64 bits at most.
+        let fits = digit < 10 && number <= u64::MAX.wrapping_sub(digit).wrapping_div(10);
+        fits.then(|| number.wrapping_mul(10).wrapping_add(digit))
+    })
 }
 
 /// Whether `value` can stand in a header as it is: visible ASCII and spaces

@@ -25,7 +25,7 @@ pub(crate) fn trusted<'p>(plan: &'p Plan, head: RequestHead<'_>) -> Vec<(&'p str
 }
 
 /// The JSON object that callouts carry as `metadata`. Without attribution
-/// (`trusted` is `None`: the caller is ambiguous) it holds `scope` alone.
+/// (`trusted` is `None`: the caller is ambiguous) it holds `scope`, a JSON string, alone.
 pub(crate) fn metadata(
     plan: &Plan,
     headers: Headers<'_>,
@@ -52,7 +52,7 @@ pub(crate) fn metadata(
         }
     }
     if let Some(scope) = scope {
-        out.string("cacheScope", scope);
+        out.raw("cacheScope", scope);
     }
     out.finish()
 }
@@ -92,7 +92,7 @@ mod tests {
             end_of_stream: false,
         };
         let trusted = trusted(&plan, head);
-        String::from_utf8(metadata(&plan, headers, Some(&trusted), Some("s"))).unwrap()
+        String::from_utf8(metadata(&plan, headers, Some(&trusted), Some(r#""s""#))).unwrap()
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What is counted. Content-free by construction: labels come from fixed sets.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::breaker::Transition;
@@ -40,10 +41,10 @@ impl Verdict {
     }
 
     /// The verdict as access logs show it: `transformed`, `bypassed:opted_out`.
-    pub fn annotation(self) -> String {
+    pub fn annotation(self) -> Cow<'static, str> {
         match self {
-            Verdict::Bypassed(reason) => format!("bypassed:{}", reason.name()),
-            other => other.name().to_owned(),
+            Verdict::Bypassed(reason) => format!("bypassed:{}", reason.name()).into(),
+            other => other.name().into(),
         }
     }
 }
@@ -132,6 +133,44 @@ impl Metric {
             .chain(operations)
     }
 
+    /// A number that no other metric has, below 2000.
+    pub const fn number(self) -> usize {
+        /// More than a family has members.
+        const FAMILY: usize = 128;
+        const fn verdict(verdict: Verdict) -> usize {
+            match verdict {
+                Verdict::Transformed => 0,
+                Verdict::Unchanged => 1,
+                Verdict::Hit => 2,
+                Verdict::Bypassed(reason) => (reason as usize).saturating_add(3),
+            }
+        }
+        const fn reason(reason: Option<Bypass>) -> usize {
+            match reason {
+                None => 0,
+                Some(reason) => (reason as usize).saturating_add(1),
+            }
+        }
+        let (family, member) = match self {
+            Metric::Exchanges(it) => (0, verdict(it)),
+            Metric::Responses(it) => (1, verdict(it)),
+            Metric::WriteBacks(it) => (2, reason(it)),
+            Metric::Answers(it) => (3, reason(it)),
+            Metric::Records(it) => (4, reason(it)),
+            Metric::BreakerTransitions(it) => (5, it as usize),
+            Metric::BreakerOpen => (6, 0),
+            Metric::Callouts(kind, result) => (7, (kind as usize) << 4 | result as usize),
+            Metric::CalloutDuration(kind) => (8, kind as usize),
+            Metric::TokensSaved => (9, 0),
+            Metric::ProviderRejections => (10, 0),
+            Metric::InputTokens(dialect) => (11, dialect as usize),
+            Metric::OutputTokens(dialect) => (12, dialect as usize),
+            Metric::OperationDuration(dialect) => (13, dialect as usize),
+            Metric::TimeToFirstToken(dialect) => (14, dialect as usize),
+        };
+        FAMILY.saturating_mul(family).saturating_add(member)
+    }
+
     /// The metric's name. Labels stand in it as `.label.value` pairs.
     pub fn name(self) -> String {
         fn outcome(family: &str, outcome: &str, reason: &str) -> String {
@@ -184,5 +223,21 @@ impl Metric {
             Metric::BreakerOpen => MetricKind::Gauge,
             _ => MetricKind::Counter,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn no_two_metrics_have_the_same_number() {
+        let numbers: HashSet<_> = Metric::all().map(Metric::number).collect();
+        assert_eq!(numbers.len(), Metric::all().count());
+        assert!(numbers.iter().all(|&number| number < 2000));
     }
 }

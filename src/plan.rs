@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::dialect::{Dialect, Endpoints};
 use crate::forward::Target;
-use crate::headers::is_header_value;
+use crate::headers::{OWN, is_header_value};
 use crate::host::{Capabilities, Host, Replace};
 
 /// What the module does, decided once. Read-only at run time.
@@ -220,7 +220,8 @@ impl Plan {
     }
 
     /// Whether calls of this path may be LLM calls. Of others the core wants to know the
-    /// headers alone: neither the time, nor the upstream, nor properties.
+    /// headers alone, if it has a [part in them](crate::headers::Headers::has_own): neither the time, nor the
+    /// upstream, nor properties.
     pub fn is_endpoint(&self, path: &[u8]) -> bool {
         self.endpoints.dialect(path).is_some()
     }
@@ -229,6 +230,11 @@ impl Plan {
     /// [`RequestHead::properties`](crate::event::RequestHead::properties) hands them in.
     pub fn properties(&self) -> &[Vec<String>] {
         &self.properties
+    }
+
+    /// Whether a hit is for callers with proven credentials only.
+    pub(crate) fn proves(&self) -> bool {
+        self.serve == Serve::Proven && self.hooks.cache && self.hooks.request
     }
 
     /// Whether a request's body can be transformed. `early`: the host showed it with the headers,
@@ -426,8 +432,7 @@ fn trust(
         (Some(header), None) => {
             let header = header.to_ascii_lowercase();
             let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if header.is_empty() || !header.bytes().all(is_name) || header.starts_with("x-anyray-")
-            {
+            if header.is_empty() || !header.bytes().all(is_name) || header.starts_with(OWN) {
                 return Err(ConfigError::new(
                     format!("{path}.header"),
                     format!("expected a header that the host sets, got {header:?}"),

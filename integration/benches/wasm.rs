@@ -132,7 +132,10 @@ fn since(before: &Usage, after: &Usage) -> (BTreeMap<&'static str, u64>, u64, u6
     (calls, after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out)
 }
 
-fn since_instructions(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+fn since_instructions(
+    before: &BTreeMap<String, u64>,
+    after: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
     let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
     let counts = after.iter().map(|(name, &count)| (name.clone(), count - earlier(name)));
     counts.filter(|&(_, count)| count > 0).collect()

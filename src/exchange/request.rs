@@ -6,6 +6,7 @@ use super::{Active, Request, Response, Turn, bytes, let_go};
 use crate::admission;
 use crate::bypass::Bypass;
 use crate::call::Call;
+use crate::caller::ProofKey;
 use crate::callout::{Kind, Outcome};
 use crate::config::Serve;
 use crate::decisions::Decisions;
@@ -26,15 +27,14 @@ enum Decision {
     /// There is a hit for a caller who is known to be welcome.
     Serve(Bytes),
     /// There is a hit, for a caller with proven credentials only.
-    Prove(Bytes),
+    Prove(Bytes, ProofKey),
 }
 
 impl Active {
     /// Begins an exchange; `None` if the path is no LLM endpoint's.
     pub(super) fn begin(turn: &mut Turn<'_>, head: RequestHead<'_>) -> Option<Box<Self>> {
-        for (name, _) in head.headers.iter() {
-            let ours = name.get(..9).is_some_and(|start| start.eq_ignore_ascii_case(b"x-anyray-"));
-            if let (true, Ok(name)) = (ours, std::str::from_utf8(name)) {
+        for name in head.headers.own() {
+            if let Ok(name) = std::str::from_utf8(name) {
                 turn.push(Effect::RemoveHeader(Side::Request, name.to_owned()));
             }
         }
@@ -44,10 +44,12 @@ impl Active {
             turn.push(Effect::Flow(Side::Request, Flow::Pass));
             return None;
         };
-        let admitted = admission::admit(plan, head);
+        let is_llm_call = admission::is_llm_call(head.headers);
+        let call = Call::new(plan, dialect, head, is_llm_call.is_ok());
+        let admitted = is_llm_call.and_then(|()| admission::admit(plan, head, call.length));
         let reads = plan.hooks.request || plan.hooks.response || plan.hooks.record;
         let mut active = Box::new(Self {
-            call: Call::new(plan, dialect, head),
+            call,
             request: Request::Idle,
             response: Response::Idle,
             verdict: None,
@@ -211,10 +213,9 @@ impl Active {
         match decided {
             Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
             Ok(Decision::Serve(hit)) => self.serve(turn, hit, body),
-            Ok(Decision::Prove(hit)) => {
+            Ok(Decision::Prove(hit, proof)) => {
                 self.request = Request::Proving { body, hit };
-                let slot = self.call.caller.proof.slot();
-                self.load_shared(turn, slot);
+                self.load_shared(turn, proof.slot());
             }
             Err(reason) => self.send(turn, Verdict::Bypassed(reason), body),
         }
@@ -250,11 +251,12 @@ impl Active {
             if let Some(hit) = answer.hit() {
                 self.call.may_hit()?;
                 let hit = answer_body.slice_ref(hit.as_bytes());
-                return match plan.serve {
-                    Serve::Anyone => Ok(Decision::Serve(hit)),
-                    Serve::Authenticated if self.call.caller.has_user => Ok(Decision::Serve(hit)),
-                    Serve::Authenticated => Err(Bypass::HitUnproven),
-                    Serve::Proven => Ok(Decision::Prove(hit)),
+                let caller = &self.call.caller;
+                return match (plan.serve, caller.proof) {
+                    (Serve::Anyone, _) => Ok(Decision::Serve(hit)),
+                    (Serve::Authenticated, _) if caller.has_user => Ok(Decision::Serve(hit)),
+                    (Serve::Proven, Some(proof)) => Ok(Decision::Prove(hit, proof)),
+                    _ => Err(Bypass::HitUnproven),
                 };
             }
         }

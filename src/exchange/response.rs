@@ -48,9 +48,10 @@ impl Active {
         self.status = head.headers.status();
         self.response_length = head.headers.content_length();
         self.learn(turn, head);
-        let readable = admission::readable(head);
+        let length = head.headers.content_length();
+        let readable = admission::readable(head, self.status, length);
         if turn.adapter.plan.hooks.response {
-            match readable.and_then(|form| self.may_hold(turn, head, form)) {
+            match readable.and_then(|form| self.may_hold(turn, head, form, length)) {
                 Ok((bound, head)) => {
                     self.response = Response::Holding { bound, head };
                     turn.push(Effect::Flow(Side::Response, Flow::Hold));
@@ -61,7 +62,7 @@ impl Active {
         }
         self.tell(turn);
         let limit = turn.adapter.plan.limits.response_bytes.get();
-        let too_large = head.headers.content_length().is_some_and(|length| length > limit);
+        let too_large = length.is_some_and(|length| length > limit);
         match readable {
             Ok(_) if too_large => self.pass_unread(turn, Bypass::ResponseTooLarge),
             Ok(form) => self.read_along(turn, form),
@@ -71,15 +72,16 @@ impl Active {
 
     /// What an answer's head teaches about the caller and the transform.
     fn learn(&mut self, turn: &mut Turn<'_>, head: &ResponseHead<'_>) {
-        let status = head.headers.status();
+        let status = self.status;
         if !head.from_provider {
             return;
         }
         if self.verdict == Some(Verdict::Transformed) && (400..500).contains(&status) {
             turn.count(Metric::ProviderRejections);
         }
-        if self.call.provable && head.upstream == self.call.upstream.as_deref() {
-            let proof = self.call.caller.proof;
+        if let Some(proof) = self.call.caller.proof.filter(|_| self.call.provable)
+            && head.upstream == self.call.upstream.as_deref()
+        {
             match status {
                 200..=299 => Self::store_shared(turn, proof.slot(), proof.proven_at(turn.now)),
                 401 | 403 => self.load_shared(turn, proof.slot()),
@@ -94,6 +96,7 @@ impl Active {
         turn: &Turn<'_>,
         head: &ResponseHead<'_>,
         form: Form,
+        length: Option<u64>,
     ) -> Result<(usize, Head), Bypass> {
         let plan = &turn.adapter.plan;
         if matches!(self.verdict, Some(Verdict::Bypassed(_))) {
@@ -108,7 +111,7 @@ impl Active {
         if turn.adapter.breaker.is_open(turn.now) {
             return Err(Bypass::BreakerOpen);
         }
-        let bound = admission::response_bound(plan, head.headers.content_length())?;
+        let bound = admission::response_bound(plan, length)?;
         let present = |name: &&str| head.headers.has(name);
         let head = Head {
             form,

@@ -194,23 +194,23 @@ pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 /// The pairs of a serialised map: their number, then the lengths of all keys
 /// and values, then keys and values, each followed by NUL.
 pub fn pairs(map: &[u8]) -> Vec<(&[u8], &[u8])> {
-    fn number(bytes: &mut &[u8]) -> Option<usize> {
-        let (number, rest) = bytes.split_first_chunk::<4>()?;
-        *bytes = rest;
-        usize::try_from(u32::from_le_bytes(*number)).ok()
+    fn number(bytes: [u8; 4]) -> Option<usize> {
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
     }
     fn text<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
         let (text, rest) = bytes.split_at_checked(length)?;
         *bytes = rest.get(1..)?;
         Some(text)
     }
-    fn all(mut lengths: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-        let count = number(&mut lengths)?;
-        let mut texts = lengths.get(count.checked_mul(8)?..)?;
-        let mut pairs = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (key, value) = (number(&mut lengths)?, number(&mut lengths)?);
-            pairs.push((text(&mut texts, key)?, text(&mut texts, value)?));
+    fn all(map: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+        let (&count, rest) = map.split_first_chunk::<4>()?;
+        let (lengths, mut texts) = rest.split_at_checked(number(count)?.checked_mul(8)?)?;
+        let (lengths, _) = lengths.as_chunks::<8>();
+        let mut pairs = Vec::with_capacity(lengths.len());
+        for &[a, b, c, d, e, f, g, h] in lengths {
+            let key = text(&mut texts, number([a, b, c, d])?)?;
+            let value = text(&mut texts, number([e, f, g, h])?)?;
+            pairs.push((key, value));
         }
         Some(pairs)
     }
@@ -241,7 +241,8 @@ pub type Header = (&'static str, Cow<'static, str>);
 /// Calls another service; the token that comes back with its answer, unless the host refused.
 pub fn call(upstream: &str, headers: &[Header], body: &[u8], timeout: Duration) -> Option<u32> {
     let headers = serialized(headers);
-    let trailers = serialized(&[]);
+    // A map of no pairs.
+    let trailers = [0; 4];
     let timeout = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
     let mut token = 0;
     // SAFETY: the pointers are valid for the call.

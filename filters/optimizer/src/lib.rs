@@ -15,7 +15,9 @@
 )]
 
 mod allocator;
+mod blocks;
 mod callbacks;
+mod compare;
 mod hostcalls;
 mod kong;
 mod logger;

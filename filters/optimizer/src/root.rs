@@ -27,9 +27,8 @@ impl Root {
     }
 
     fn run(&mut self, vm: &Vm, take_in: impl FnOnce(&mut Adapter, &mut Vec<Effect>)) {
-        let mut effects = Vec::new();
-        take_in(&mut vm.adapter.borrow_mut(), &mut effects);
-        for effect in effects {
+        let mut effects = vm.effects(take_in);
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Callout(callout) => {
                     let sent = self.callouts.send(self.context, &vm.upstream, &callout);
@@ -44,6 +43,7 @@ impl Root {
                 _ => {}
             }
         }
+        vm.recycle(effects);
     }
 
     fn done(&mut self, vm: &Vm, id: CalloutId, outcome: Outcome) {

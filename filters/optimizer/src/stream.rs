@@ -1,7 +1,6 @@
 //! One HTTP stream: callbacks become events, effects become host calls.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -126,22 +125,24 @@ impl State {
     }
 
     fn run_at(&mut self, now: Duration, during: During, event: Event<'_>) {
-        let (Some(vm), Some(exchange)) = (self.vm.clone(), self.exchange.as_mut()) else {
-            return;
-        };
-        let mut effects = Vec::new();
-        exchange.handle(&mut vm.adapter.borrow_mut(), now, event, &mut effects);
-        let mut queue = VecDeque::from(effects);
-        while let Some(effect) = queue.pop_front() {
-            let Some(event) = self.carry_out(&vm, during, effect) else { continue };
-            let Some(exchange) = self.exchange.as_mut() else { return };
-            let mut effects = Vec::new();
-            let event = event.borrowed();
-            exchange.handle(&mut vm.adapter.borrow_mut(), now, event, &mut effects);
-            queue.extend(effects);
-        }
+        let Some(vm) = self.vm.clone() else { return };
+        self.take_in(&vm, now, during, event);
         if self.exchange.as_ref().is_some_and(Exchange::is_idle) {
             self.exchange = None;
+        }
+    }
+
+    fn take_in(&mut self, vm: &Vm, now: Duration, during: During, event: Event<'_>) {
+        let Some(exchange) = self.exchange.as_mut() else { return };
+        let mut effects =
+            vm.effects(|adapter, effects| exchange.handle(adapter, now, event, effects));
+        let mut replies = Vec::new();
+        for effect in effects.drain(..) {
+            replies.extend(self.carry_out(vm, during, effect));
+        }
+        vm.recycle(effects);
+        for reply in replies {
+            self.take_in(vm, now, during, reply.borrowed());
         }
     }
 
@@ -267,8 +268,13 @@ impl State {
         let fields = hostcalls::pairs(&map);
         let headers = Headers::new(&fields);
         let path = headers.get(":path").unwrap_or_default();
+        let is_endpoint = vm.adapter.borrow().plan().is_endpoint(path);
+        if !is_endpoint && !headers.has_own() {
+            self.exchange = None;
+            return Action::Continue;
+        }
         let (mut now, mut upstream, mut properties) = (Duration::ZERO, None, Vec::new());
-        if vm.adapter.borrow().plan().is_endpoint(path) {
+        if is_endpoint {
             now = hostcalls::now();
             upstream = match vm.host {
                 Host::Kong => kong::upstream(),

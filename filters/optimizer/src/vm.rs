@@ -1,6 +1,6 @@
 //! What the contexts of one VM share, and the effects that need no stream.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Weak;
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use crate::types::{BufferType, MapType, MetricType};
 use crate::{callbacks, hostcalls};
 use optimizer_core::adapter::{Adapter, TICK};
 use optimizer_core::callout::{Callout, CalloutId, Outcome};
-use optimizer_core::effect::Notice;
-use optimizer_core::headers::Headers;
+use optimizer_core::effect::{Effect, Notice};
 use optimizer_core::host::Host;
 use optimizer_core::metric::{Metric, MetricKind};
 use optimizer_core::sorted::Sorted;
@@ -22,7 +21,10 @@ pub struct Vm {
     /// The host's name for where callouts go.
     pub upstream: String,
     pub adapter: RefCell<Adapter>,
-    metrics: RefCell<Sorted<Metric, u32>>,
+    /// Those that are defined, at their metrics' numbers.
+    metrics: RefCell<Vec<Option<u32>>>,
+    /// Memory for the effects of one event.
+    effects: Cell<Vec<Effect>>,
     /// Streams that hold a message, by context.
     holding: RefCell<Sorted<u32, Weak<dyn Holding>>>,
 }
@@ -35,6 +37,7 @@ impl Vm {
             upstream: adapter.plan().upstream().to_owned(),
             adapter: RefCell::new(adapter),
             metrics: RefCell::default(),
+            effects: Cell::default(),
             holding: RefCell::default(),
         }
     }
@@ -64,6 +67,19 @@ impl Vm {
         if self.host != Host::Kong {
             hostcalls::set_tick_period(Duration::ZERO);
         }
+    }
+
+    /// The effects that `take_in` pushes, to be carried out.
+    pub fn effects(&self, take_in: impl FnOnce(&mut Adapter, &mut Vec<Effect>)) -> Vec<Effect> {
+        let mut effects = self.effects.take();
+        take_in(&mut self.adapter.borrow_mut(), &mut effects);
+        effects
+    }
+
+    /// Takes their memory back.
+    pub fn recycle(&self, mut effects: Vec<Effect>) {
+        effects.clear();
+        self.effects.set(effects);
     }
 
     /// Remembers whether a stream holds a message.
@@ -97,7 +113,7 @@ impl Vm {
         if !self.has_metrics {
             return;
         }
-        let known = self.metrics.borrow().get(&metric).copied();
+        let known = self.metrics.borrow().get(metric.number()).copied().flatten();
         let Some(id) = known.or_else(|| self.define(metric)) else { return };
         match metric.kind() {
             MetricKind::Counter => hostcalls::increment_metric(id, value),
@@ -112,7 +128,14 @@ impl Vm {
             MetricKind::Histogram => MetricType::Histogram,
         };
         let id = hostcalls::define_metric(kind, &metric.name())?;
-        self.metrics.borrow_mut().insert(metric, id);
+        let mut metrics = self.metrics.borrow_mut();
+        let number = metric.number();
+        if metrics.len() <= number {
+            metrics.resize(number.saturating_add(1), None);
+        }
+        if let Some(known) = metrics.get_mut(number) {
+            *known = Some(id);
+        }
         Some(id)
     }
 }
@@ -167,30 +190,15 @@ impl Callouts {
         let index = self.0.iter().position(|pending| pending.token == token)?;
         let Pending { id, max_answer_bytes, .. } = self.0.swap_remove(index);
         // One by one: a host may keep what it copied together for the whole map, for ever.
-        let mut told: Vec<(&str, Vec<u8>)> = Vec::new();
-        for name in Outcome::told_by(host) {
-            let Some(value) = hostcalls::header(MapType::HttpCallResponseHeaders, name) else {
-                continue;
-            };
-            told.push((name, value));
-            if Outcome::is_told(host, Headers::new(&fields(&told))) {
-                break;
+        let header = |name| hostcalls::header(MapType::HttpCallResponseHeaders, name);
+        let outcome = match Outcome::status(host, header) {
+            Err(failure) => failure,
+            Ok(_) if body_size > max_answer_bytes => Outcome::TooLarge,
+            Ok(status) => {
+                let body = hostcalls::buffer(BufferType::HttpCallResponseBody, body_size);
+                Outcome::Answer { status, body: body.unwrap_or_default().into() }
             }
-        }
-        let fields = fields(&told);
-        let headers = Headers::new(&fields);
-        let outcome = if let Some(failure) = Outcome::failure(host, headers) {
-            failure
-        } else if body_size > max_answer_bytes {
-            Outcome::TooLarge
-        } else {
-            let body = hostcalls::buffer(BufferType::HttpCallResponseBody, body_size);
-            Outcome::Answer { status: headers.status(), body: body.unwrap_or_default().into() }
         };
         Some((id, outcome))
     }
-}
-
-fn fields<'t>(told: &'t [(&str, Vec<u8>)]) -> Vec<(&'t [u8], &'t [u8])> {
-    told.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }

@@ -146,7 +146,7 @@ impl Native {
                     follow.push_back(Follow::SharedLoaded(value.map(|(value, _)| value)));
                 }
                 (Effect::Annotate(name, value), Some(id)) => {
-                    self.calls[id].annotations.insert(name.to_owned(), value);
+                    self.calls[id].annotations.insert(name.to_owned(), value.into_owned());
                 }
                 (Effect::SetHeader(side, name, value), Some(id)) => {
                     let lane = self.lane(id, side);
@@ -349,11 +349,11 @@ impl Native {
         let (headers, body) = answer.seen().unwrap_or_default();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
         let headers = optimizer_core::headers::Headers::new(&fields);
-        let outcome =
-            Outcome::failure(Host::Envoy, headers).unwrap_or_else(|| match body.len() > most {
-                true => Outcome::TooLarge,
-                false => Outcome::Answer { status: headers.status(), body: body.into() },
-            });
+        let outcome = match Outcome::status(Host::Envoy, |name| headers.get(name)) {
+            Err(failure) => failure,
+            Ok(_) if body.len() > most => Outcome::TooLarge,
+            Ok(status) => Outcome::Answer { status, body: body.into() },
+        };
         match waiting {
             None => self.callout_done(callout, outcome),
             Some(id) if !self.calls[id].over => {

@@ -101,7 +101,7 @@ impl Proxy {
                     assert!(self.withholds || !fault, "{}", notice.text());
                 }
                 (Effect::Annotate(name, value), Some(stream)) => {
-                    let before = self.streams[stream].annotations.insert(name, value);
+                    let before = self.streams[stream].annotations.insert(name, value.into_owned());
                     assert_eq!(before, None, "{name} said twice");
                 }
                 (Effect::SetHeader(side, name, value), Some(stream)) => {

@@ -217,11 +217,11 @@ impl Nginx {
         let (headers, body) = answer.seen_on_kong();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
         let headers = optimizer_core::headers::Headers::new(&fields);
-        let outcome =
-            Outcome::failure(Host::Kong, headers).unwrap_or_else(|| match body.len() > most {
-                true => Outcome::TooLarge,
-                false => Outcome::Answer { status: headers.status(), body: body.into() },
-            });
+        let outcome = match Outcome::status(Host::Kong, |name| headers.get(name)) {
+            Err(failure) => failure,
+            Ok(_) if body.len() > most => Outcome::TooLarge,
+            Ok(status) => Outcome::Answer { status, body: body.into() },
+        };
         if let Some(id) = waiting {
             self.feed(id, Step::Callout, Event::CalloutDone(callout, outcome));
             return self.proceed(id);
