@@ -36,6 +36,7 @@ use crate::json::Places;
 use crate::metric::{Metric, Verdict};
 use crate::reader::{Finished, Reader};
 use crate::record::Said;
+use crate::usage::Usage;
 
 /// One exchange. Without an `Active` part it is none of ours.
 #[derive(Debug, Default)]
@@ -111,6 +112,7 @@ enum Response {
         asked: Asked,
         body: Bytes,
         places: Option<Places>,
+        usage: Option<Usage>,
         bound: usize,
         head: Head,
     },
@@ -367,9 +369,9 @@ impl Active {
             other => self.request = other,
         }
         match std::mem::replace(&mut self.response, Response::Passing) {
-            Response::Asking { asked, body, .. } if !asked.probe => {
+            Response::Asking { asked, body, usage, .. } if !asked.probe => {
                 turn.abandon(Kind::OptimizeResponse, asked);
-                self.release_response(turn, open, body);
+                self.release_response(turn, open, body, usage);
             }
             other => self.response = other,
         }

@@ -11,6 +11,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 pub use equal::equal;
+use bulk::skip_plain;
 use equal::{Cursor, equal_beyond};
 use scan::{NotJson, Read, Scanner, Wanted};
 
@@ -132,7 +133,16 @@ impl<'a> Object<'a> {
         inner: &str,
         beside: Option<&Object<'_>>,
     ) -> Result<(Self, Option<Result<Self, JsonError>>), JsonError> {
-        Self::read(bytes, Wanted { items: false, inner: Some(inner), beside })
+        Self::read(bytes, Wanted { inner: Some(inner), beside, ..Wanted::default() })
+    }
+
+    /// The same with no other member than `name`.
+    ///
+    /// # Errors
+    /// Likewise, but for what concerns the others' names.
+    pub fn parse_only(bytes: &'a [u8], name: &str) -> Result<Self, JsonError> {
+        let wanted = Wanted { only: Some(name), ..Wanted::default() };
+        Self::read(bytes, wanted).map(|(object, _)| object)
     }
 
     fn read(
@@ -281,10 +291,11 @@ fn text(bytes: &[u8]) -> Option<&str> {
 /// A member's name without its quotes, borrowed where it has no escapes; `None`
 /// if one of those names half a surrogate pair.
 fn name_of(quoted: &str) -> Option<Cow<'_, str>> {
-    if quoted.contains('\\') {
-        serde_json::from_str(quoted).ok().map(Cow::Owned)
+    let inside = quoted.get(1..quoted.len().saturating_sub(1))?;
+    if skip_plain(inside.as_bytes()).is_empty() {
+        Some(Cow::Borrowed(inside))
     } else {
-        quoted.get(1..quoted.len().saturating_sub(1)).map(Cow::Borrowed)
+        serde_json::from_str(quoted).ok().map(Cow::Owned)
     }
 }
 
@@ -335,6 +346,21 @@ pub fn count_items(array: &str) -> usize {
         count = count.saturating_add(1);
     }
     count
+}
+
+/// Shows each member of `object`, valid JSON: its name as it stands there, with its quotes,
+/// and its value.
+pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a [u8], &'a str)) {
+    let mut cursor = Cursor::new(object);
+    if cursor.peek() != Some(b'{') {
+        return;
+    }
+    cursor.bump();
+    while cursor.item(b'}') {
+        let name = cursor.skip_value();
+        cursor.colon();
+        see(name, std::str::from_utf8(cursor.skip_value()).unwrap_or_default());
+    }
 }
 
 /// Writes an object whose values are JSON already, or become it.

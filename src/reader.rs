@@ -69,7 +69,7 @@ impl Reader {
             }
             Copy::Json(copy) => {
                 let body = copy.join();
-                match Object::parse(&body) {
+                match Object::parse_only(&body, "usage") {
                     Ok(object) => {
                         let usage = object.get("usage").and_then(Usage::parse);
                         Finished { usage, body: Ok(body.into()) }

@@ -1,6 +1,6 @@
 //! What an answer cost, field by field as each dialect spells it.
 
-use crate::json::{Object, ObjectWriter};
+use crate::json::{self, Kind, Object, ObjectWriter};
 
 /// Token counts of one answer; what the provider did not say is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,32 +20,37 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Reads a provider's `usage` object.
+    /// Reads a provider's `usage`, valid JSON. `None`: it is no object.
     pub(crate) fn parse(usage: &str) -> Option<Self> {
-        let usage = Object::parse(usage.as_bytes()).ok()?;
-        let either = |first, second| number(&usage, first).or_else(|| number(&usage, second));
-        let detail = |first, second, name| {
-            let details = usage.get(first).or_else(|| usage.get(second))?;
-            number(&Object::parse(details.as_bytes()).ok()?, name)
-        };
-        Some(Self {
-            input: either("prompt_tokens", "input_tokens"),
-            output: either("completion_tokens", "output_tokens"),
-            total: number(&usage, "total_tokens"),
-            cached: detail("prompt_tokens_details", "input_tokens_details", "cached_tokens")
-                .or_else(|| number(&usage, "cache_read_input_tokens")),
-            cache_creation: number(&usage, "cache_creation_input_tokens"),
-            reasoning: detail(
-                "completion_tokens_details",
-                "output_tokens_details",
-                "reasoning_tokens",
-            ),
-        })
+        if json::kind(usage) != Kind::Object {
+            return None;
+        }
+        let mut found = Self::default();
+        json::each_member(usage, |name, value| {
+            let number = value.parse().ok();
+            match name {
+                b"\"prompt_tokens\"" | b"\"input_tokens\"" => found.input = found.input.or(number),
+                b"\"completion_tokens\"" | b"\"output_tokens\"" => {
+                    found.output = found.output.or(number);
+                }
+                b"\"total_tokens\"" => found.total = number,
+                b"\"cache_read_input_tokens\"" => found.cached = found.cached.or(number),
+                b"\"cache_creation_input_tokens\"" => found.cache_creation = number,
+                b"\"prompt_tokens_details\"" | b"\"input_tokens_details\"" => {
+                    found.cached = detail(value, b"\"cached_tokens\"").or(found.cached);
+                }
+                b"\"completion_tokens_details\"" | b"\"output_tokens_details\"" => {
+                    found.reasoning = detail(value, b"\"reasoning_tokens\"");
+                }
+                _ => {}
+            }
+        });
+        Some(found)
     }
 
     /// The usage of a provider-shaped body.
     pub(crate) fn of(body: &[u8]) -> Option<Self> {
-        Self::parse(Object::parse(body).ok()?.get("usage")?)
+        Self::parse(Object::parse_only(body, "usage").ok()?.get("usage")?)
     }
 
     /// Adds what is known to a record.
@@ -65,8 +70,14 @@ impl Usage {
     }
 }
 
-fn number(object: &Object<'_>, name: &str) -> Option<u64> {
-    object.get(name)?.parse().ok()
+fn detail(details: &str, wanted: &[u8]) -> Option<u64> {
+    let mut found = None;
+    json::each_member(details, |name, value| {
+        if name == wanted {
+            found = value.parse().ok();
+        }
+    });
+    found
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::usage::Usage;
 struct Changed {
     /// As one document.
     document: Bytes,
+    usage: Option<Usage>,
     /// As the client gets it, so many bytes.
     wire: usize,
 }
@@ -176,8 +177,8 @@ impl Active {
             Ok(document) => document,
             Err(reason) => return self.give_up(turn, reason),
         };
-        let places = match Object::parse_first(&document) {
-            Ok(object) => object.places(),
+        let (usage, places) = match Object::parse_first(&document) {
+            Ok(object) => (object.get("usage").and_then(Usage::parse), object.places()),
             Err(error) => return self.give_up(turn, admission::response_error(error)),
         };
         let probe = match turn.admit() {
@@ -193,11 +194,11 @@ impl Active {
         let metadata = &self.call.caller.metadata;
         let envelope = protocol::optimize_response(self.call.dialect, &sent, &document, metadata);
         let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope, probe);
-        self.response = Response::Asking { asked, body: document, places, bound, head };
+        self.response = Response::Asking { asked, body: document, places, usage, bound, head };
     }
 
     pub(super) fn optimize_response_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
-        let Response::Asking { asked, body, places, bound, head } =
+        let Response::Asking { asked, body, places, usage, bound, head } =
             std::mem::replace(&mut self.response, Response::Passing)
         else {
             return;
@@ -206,7 +207,7 @@ impl Active {
         let failed = outcome.is_failure();
         let decided = outcome.success().and_then(|answer| {
             let original = Object::parse_again(&body, places).map_err(admission::response_error)?;
-            self.review(&original, bound, head.form, &answer)
+            self.review(&original, usage, bound, head.form, &answer)
         });
         turn.answered(Kind::OptimizeResponse, asked, failed, &decided);
         match decided {
@@ -215,21 +216,21 @@ impl Active {
                 drop(body);
                 self.replace_response(turn, head, changed);
             }
-            Ok(None) => self.release_response(turn, Verdict::Unchanged, body),
-            Err(reason) => self.release_response(turn, Verdict::Bypassed(reason), body),
+            Ok(None) => self.release_response(turn, Verdict::Unchanged, body, usage),
+            Err(reason) => self.release_response(turn, Verdict::Bypassed(reason), body, usage),
         }
     }
 
     /// Lets a held answer go on changed.
     fn replace_response(&mut self, turn: &mut Turn<'_>, head: Head, changed: Changed) {
-        let Changed { document, wire } = changed;
+        let Changed { document, usage, wire } = changed;
         let wire = match head.form {
             Form::Json => document.clone(),
             Form::Stream => match self.call.replay(&document, wire) {
                 Some(stream) => stream,
                 None => {
                     let reason = Verdict::Bypassed(Bypass::TransformUnreplayable);
-                    return self.release_response(turn, reason, document);
+                    return self.release_response(turn, reason, document, usage);
                 }
             },
         };
@@ -241,13 +242,14 @@ impl Active {
             turn.push(Effect::RemoveHeader(Side::Response, name.to_owned()));
         }
         turn.push(Effect::ReplaceBody(Side::Response, wire));
-        self.release_response(turn, Verdict::Transformed, document);
+        self.release_response(turn, Verdict::Transformed, document, usage);
     }
 
     /// What the optimizer's answer makes of the provider's.
     fn review(
         &mut self,
         original: &Object<'_>,
+        usage: Option<Usage>,
         bound: usize,
         form: Form,
         answer: &Bytes,
@@ -261,6 +263,7 @@ impl Active {
             return Ok(None);
         };
         let document = Bytes::from(document);
+        let usage = transformed.get("usage").map_or(usage, Usage::parse);
         let wire = match form {
             Form::Json => document.len(),
             Form::Stream => {
@@ -276,14 +279,20 @@ impl Active {
         if let Some(said) = &mut self.said {
             said.decide(answer.decisions());
         }
-        Ok(Some(Changed { document, wire }))
+        Ok(Some(Changed { document, usage, wire }))
     }
 
     /// Lets a held answer go on; as one document it is `body`.
-    pub(super) fn release_response(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
+    pub(super) fn release_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        verdict: Verdict,
+        body: Bytes,
+        usage: Option<Usage>,
+    ) {
         self.settle_response(turn, verdict);
         self.tell(turn);
-        self.response = Response::Complete(Finished { usage: Usage::of(&body), body: Ok(body) });
+        self.response = Response::Complete(Finished { usage, body: Ok(body) });
         turn.push(Effect::Flow(Side::Response, Flow::Pass));
     }
 

@@ -1,6 +1,6 @@
 //! JSON equality in one pass, without trees.
 
-use super::bulk::{behind, same, skip_plain};
+use super::bulk::{behind, common_prefix, same, skip_plain};
 
 /// Deeper values than this count as different: the recursion stays bounded.
 const MAX_DEPTH: usize = 128;
@@ -83,7 +83,27 @@ fn equal_strings(a: &mut Cursor, b: &mut Cursor) -> bool {
         return true;
     }
     let right = b.skip_value();
-    (left.contains(&b'\\') || right.contains(&b'\\')) && Units::new(left).eq(Units::new(right))
+    let at = parted(left, right);
+    Units::new(left, at).eq(Units::new(right, at))
+}
+
+/// Up to where two quoted strings are the same, and neither is inside an escape or a character.
+fn parted(a: &[u8], b: &[u8]) -> usize {
+    // A pair of surrogates, escaped, has twelve bytes.
+    const LONGEST: usize = 12;
+    let mut at = common_prefix(a, b);
+    let is_inside = |at: usize| a.get(at).is_some_and(|byte| byte & 0xc0 == 0x80);
+    while at > 0 && is_inside(at) {
+        at = at.saturating_sub(1);
+    }
+    loop {
+        let from = at.saturating_sub(LONGEST);
+        let before = a.get(from..at).unwrap_or_default();
+        match before.iter().rposition(|&byte| byte == b'\\') {
+            Some(escape) => at = from.saturating_add(escape),
+            None => return at,
+        }
+    }
 }
 
 fn equal_objects(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut usize) -> bool {
@@ -113,7 +133,7 @@ fn equal_reordered(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut us
     fn rest<'a>(cursor: &mut Cursor<'a>) -> Vec<(Vec<u32>, Cursor<'a>)> {
         let mut members = Vec::new();
         while cursor.item(b'}') {
-            let name: Vec<u32> = Units::new(cursor.skip_value()).collect();
+            let name: Vec<u32> = Units::new(cursor.skip_value(), 1).collect();
             cursor.colon();
             members.push((name, *cursor));
             cursor.skip_value();
@@ -177,7 +197,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn colon(&mut self) {
+    pub(super) fn colon(&mut self) {
         if self.peek() == Some(b':') {
             self.bump();
         }
@@ -239,9 +259,9 @@ struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// `quoted` is the string with its quotes.
-    fn new(quoted: &'a [u8]) -> Self {
-        let inner = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+    /// `quoted` is the string with its quotes, of which what stands before `at` is left out.
+    fn new(quoted: &'a [u8], at: usize) -> Self {
+        let inner = quoted.get(at.max(1)..quoted.len().saturating_sub(1)).unwrap_or_default();
         Self { rest: std::str::from_utf8(inner).unwrap_or_default().chars() }
     }
 
@@ -309,6 +329,9 @@ mod tests {
             ("[ 1 , [ ] ]", "[1,[]]"),
             (r#"{"a":{"x":1,"y":[{}]},"b":2}"#, r#"{ "b":2, "a":{"y":[{ }],"x":1} }"#),
             ("true", " true"),
+            (r#""0123456789abc\\\n.""#, r#""0123456789abc\\\u000a.""#),
+            (r#""0123456789abc\ud83d\ude00""#, "\"0123456789abc😀\""),
+            (r#""0123456789abc\u00e9x""#, r#""0123456789abc\u00E9x""#),
         ] {
             assert!(equal(a, b), "{a} {b}");
             assert!(equal(b, a), "{b} {a}");
@@ -325,6 +348,9 @@ mod tests {
             (r#"{"a":1}"#, r#"{"a":1,"b":1}"#),
             (r#"{"a":1,"b":2}"#, r#"{"b":1,"a":2}"#),
             ("\"\\\\u0061\"", "\"a\""),
+            (r#""0123456789abc\ud83d\ude00""#, r#""0123456789abc\ud83d\ude01""#),
+            (r#""0123456789abc\\u000a""#, r#""0123456789abc\u000a""#),
+            ("\"0123456789abcé\"", "\"0123456789abcè\""),
         ] {
             assert!(!equal(a, b), "{a} {b}");
             assert!(!equal(b, a), "{b} {a}");

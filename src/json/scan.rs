@@ -24,6 +24,8 @@ pub(super) struct Wanted<'w> {
     pub(super) items: bool,
     /// Where the members of this member stand, if it is an object.
     pub(super) inner: Option<&'w str>,
+    /// Nothing of any other member than this one.
+    pub(super) only: Option<&'w str>,
     /// What the innermost object is a version of: bytes that are the same need no reading.
     pub(super) beside: Option<&'w Object<'w>>,
 }
@@ -106,7 +108,7 @@ impl<'a> Scanner<'a> {
         if self.is_empty(b'}') {
             return Ok(read);
         }
-        read.members.reserve(16);
+        read.members.reserve(if wanted.only.is_some() { 1 } else { 16 });
         let mut items = if wanted.items { MAX_ITEMS } else { 0 };
         let from_base = |at: usize| at.saturating_sub(base);
         loop {
@@ -116,6 +118,13 @@ impl<'a> Scanner<'a> {
             let name = name_of(quoted);
             self.peek();
             let start = self.at();
+            if wanted.only.is_some_and(|only| name.as_deref() != Some(only)) {
+                self.value()?;
+                if self.follows(b'}')? {
+                    continue;
+                }
+                return Ok(read);
+            }
             let mut place = match &name {
                 Some(name) if wanted.inner == Some(name) && self.rest.first() == Some(&b'{') => {
                     let inner = self.object(start, Wanted { inner: None, ..wanted })?;
