@@ -2,6 +2,7 @@
 //! without building trees, so that bytes nobody changed are never rewritten.
 
 mod bulk;
+mod cursor;
 mod equal;
 mod scan;
 
@@ -10,9 +11,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use equal::equal;
 use bulk::skip_plain;
-use equal::{Cursor, equal_beyond};
+pub use cursor::{count_items, each_member};
+pub use equal::equal;
+use equal::equal_beyond;
 use scan::{NotJson, Read, Scanner, Wanted};
 
 /// Why a text is not an object that can be spliced.
@@ -283,6 +285,18 @@ fn copy(out: &mut Vec<u8>, from: &[u8], range: Range<usize>) {
     out.extend_from_slice(from.get(range).unwrap_or_default());
 }
 
+/// The value of the member called `quoted` of an object of which only the end is read: that member
+/// and what follows it. `None` if it does not begin in the last 4 KiB, or that end is no object's.
+pub(crate) fn near_end<'a>(object: &'a [u8], quoted: &[u8]) -> Option<&'a str> {
+    const NEAR: usize = 4 * 1024;
+    let near = object.get(object.len().saturating_sub(NEAR)..)?;
+    // Inside a string its quotes would be escaped.
+    let at = (0..near.len()).rev().find(|&at| {
+        near.get(at) == Some(&b'"') && near.get(at..).is_some_and(|end| end.starts_with(quoted))
+    })?;
+    Scanner::new(text(near.get(at..)?)?).last_members().ok()
+}
+
 /// `bytes` as text, if that is what they are.
 fn text(bytes: &[u8]) -> Option<&str> {
     simdutf8::basic::from_utf8(bytes).ok()
@@ -333,34 +347,6 @@ pub fn is_empty(value: &str) -> bool {
     let mut bytes = value.bytes().filter(|byte| !byte.is_ascii_whitespace());
     bytes.next();
     matches!(bytes.next(), Some(b']' | b'}'))
-}
-
-/// How many items an array, valid JSON, has.
-pub fn count_items(array: &str) -> usize {
-    let mut cursor = Cursor::new(array);
-    cursor.peek();
-    cursor.bump();
-    let mut count: usize = 0;
-    while cursor.item(b']') {
-        cursor.skip_value();
-        count = count.saturating_add(1);
-    }
-    count
-}
-
-/// Shows each member of `object`, valid JSON: its name as it stands there, with its quotes,
-/// and its value.
-pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a [u8], &'a str)) {
-    let mut cursor = Cursor::new(object);
-    if cursor.peek() != Some(b'{') {
-        return;
-    }
-    cursor.bump();
-    while cursor.item(b'}') {
-        let name = cursor.skip_value();
-        cursor.colon();
-        see(name, std::str::from_utf8(cursor.skip_value()).unwrap_or_default());
-    }
 }
 
 /// Writes an object whose values are JSON already, or become it.

@@ -64,7 +64,7 @@ pub(crate) fn cache(
 }
 
 fn quoted(dialect: Dialect) -> String {
-    format!("\"{}\"", dialect.endpoint())
+    ["\"", dialect.endpoint(), "\""].concat()
 }
 
 fn envelope(members: &[(&str, &[u8])]) -> Vec<u8> {

@@ -26,7 +26,7 @@ enum Copy {
 /// What was read.
 #[derive(Debug)]
 pub(crate) struct Finished {
-    /// The answer as one JSON document.
+    /// The answer as one JSON document; perhaps nothing, where only its usage was wanted.
     pub(crate) body: Result<Bytes, Bypass>,
     /// What it cost, as far as it got.
     pub(crate) usage: Option<Usage>,
@@ -61,14 +61,17 @@ impl Reader {
         }
     }
 
-    /// `ended`: the body came to its end.
-    pub(crate) fn finish(self, ended: bool) -> Finished {
+    /// `ended`: the body came to its end. `whole`: not only what it cost is of interest.
+    pub(crate) fn finish(self, ended: bool, whole: bool) -> Finished {
         match self.copy {
             Copy::Json(_) if !ended => {
                 Finished { body: Err(Bypass::ResponseUnreadable), usage: None }
             }
             Copy::Json(copy) => {
                 let body = copy.join();
+                if !whole && let Some(usage) = Usage::near_end(&body) {
+                    return Finished { body: Ok(Bytes::new()), usage: Some(usage) };
+                }
                 match Object::parse_only(&body, "usage") {
                     Ok(object) => {
                         let usage = object.get("usage").and_then(Usage::parse);

@@ -27,20 +27,22 @@ impl Usage {
         }
         let mut found = Self::default();
         json::each_member(usage, |name, value| {
-            let number = value.parse().ok();
+            let number = || value.parse().ok();
             match name {
-                b"\"prompt_tokens\"" | b"\"input_tokens\"" => found.input = found.input.or(number),
-                b"\"completion_tokens\"" | b"\"output_tokens\"" => {
-                    found.output = found.output.or(number);
+                br#""prompt_tokens""# | br#""input_tokens""# => {
+                    found.input = found.input.or_else(number)
                 }
-                b"\"total_tokens\"" => found.total = number,
-                b"\"cache_read_input_tokens\"" => found.cached = found.cached.or(number),
-                b"\"cache_creation_input_tokens\"" => found.cache_creation = number,
-                b"\"prompt_tokens_details\"" | b"\"input_tokens_details\"" => {
-                    found.cached = detail(value, b"\"cached_tokens\"").or(found.cached);
+                br#""completion_tokens""# | br#""output_tokens""# => {
+                    found.output = found.output.or_else(number);
                 }
-                b"\"completion_tokens_details\"" | b"\"output_tokens_details\"" => {
-                    found.reasoning = detail(value, b"\"reasoning_tokens\"");
+                br#""total_tokens""# => found.total = number(),
+                br#""cache_read_input_tokens""# => found.cached = found.cached.or_else(number),
+                br#""cache_creation_input_tokens""# => found.cache_creation = number(),
+                br#""prompt_tokens_details""# | br#""input_tokens_details""# => {
+                    found.cached = detail(value, br#""cached_tokens""#).or(found.cached);
+                }
+                br#""completion_tokens_details""# | br#""output_tokens_details""# => {
+                    found.reasoning = detail(value, br#""reasoning_tokens""#);
                 }
                 _ => {}
             }
@@ -51,6 +53,12 @@ impl Usage {
     /// The usage of a provider-shaped body.
     pub(crate) fn of(body: &[u8]) -> Option<Self> {
         Self::parse(Object::parse_only(body, "usage").ok()?.get("usage")?)
+    }
+
+    /// The usage that stands near the end of a provider-shaped body, where providers put it;
+    /// the rest is not read.
+    pub(crate) fn near_end(body: &[u8]) -> Option<Self> {
+        Self::parse(json::near_end(body, b"\"usage\"")?)
     }
 
     /// Adds what is known to a record.

@@ -37,13 +37,15 @@ impl Active {
         if matches!(self.response, Response::Holding { .. } | Response::Asking { .. }) {
             self.settle_response(turn, Verdict::Bypassed(Bypass::ClientGone));
         }
+        let content = turn.adapter.plan.hooks.record && turn.adapter.plan.record_content;
+        let whole = self.write_back.is_some() || content;
         let finished = match std::mem::replace(&mut self.response, Response::Passing) {
             Response::Complete(finished) => finished,
-            Response::Ended(reader) => reader.finish(true),
+            Response::Ended(reader) => reader.finish(true, whole),
             // Who has all bytes that were announced may leave before the end is told, if it is at all.
             Response::Copying(reader) => {
-                let whole = self.response_length == Some(bytes(&[reader.seen()]));
-                reader.finish(whole)
+                let ended = self.response_length == Some(bytes(&[reader.seen()]));
+                reader.finish(ended, whole)
             }
             Response::Idle => Finished { body: Err(Bypass::ClientGone), usage: None },
             _ => Finished { body: Err(Bypass::ResponseUnreadable), usage: None },

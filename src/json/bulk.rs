@@ -4,8 +4,18 @@
 /// How many bytes `a` and `b` have in common at their beginnings.
 pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let blocks = a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0);
-    let at = blocks.take_while(|(x, y)| same_block(x, y)).count().saturating_mul(32);
+    let mut at = blocks.take_while(|(x, y)| same_block(x, y)).count().saturating_mul(32);
     let (a, b) = (a.get(at..).unwrap_or_default(), b.get(at..).unwrap_or_default());
+    let (words, others) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (x, y) in words.0.iter().zip(others.0) {
+        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differ != 0 {
+            return at.saturating_add(differ.trailing_zeros() as usize / 8);
+        }
+        at = at.saturating_add(8);
+    }
+    let read = 8_usize.saturating_mul(words.0.len().min(others.0.len()));
+    let (a, b) = (a.get(read..).unwrap_or_default(), b.get(read..).unwrap_or_default());
     at.saturating_add(a.iter().zip(b).take_while(|(x, y)| x == y).count())
 }
 
@@ -31,21 +41,8 @@ pub(super) fn behind<'a>(bytes: &'a [u8], beginning: &[u8]) -> Option<&'a [u8]> 
 #[inline]
 pub(super) fn skip_plain(inside: &[u8]) -> &[u8] {
     let mut rest = inside;
-    // Most strings are short.
-    if let Some((word, behind)) = rest.split_first_chunk::<8>() {
-        if let Some(at) = first_special(word) {
-            return rest.get(at..).unwrap_or_default();
-        }
-        rest = behind;
-    }
     while let Some((block, behind)) = rest.split_first_chunk::<BLOCK>() {
-        if has_special(block) {
-            break;
-        }
-        rest = behind;
-    }
-    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
-        if let Some(at) = first_special(word) {
+        if let Some(at) = first_in_block(block) {
             return rest.get(at..).unwrap_or_default();
         }
         rest = behind;
@@ -58,44 +55,47 @@ const fn is_special(byte: u8) -> bool {
     byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
-#[cfg(not(target_family = "wasm"))]
-const BLOCK: usize = 32;
-
-/// Written without a way out of the loop, so that the compiler makes vectors of it.
-#[cfg(not(target_family = "wasm"))]
-fn has_special(block: &[u8; BLOCK]) -> bool {
-    block.iter().fold(0, |any, &byte| any | u8::from(is_special(byte))) != 0
-}
-
-#[cfg(target_family = "wasm")]
-const BLOCK: usize = 16;
-
-/// The compiler makes no vectors of loops where it is told to watch the size.
+/// Spelled out: the compiler makes no vectors of loops where it is told to watch the size.
 #[cfg(all(target_family = "wasm", target_feature = "simd128"))]
 #[inline(always)]
-fn has_special(block: &[u8; BLOCK]) -> bool {
-    use core::arch::wasm32::{u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_any_true, v128_or};
-    let [low, high] = words(block);
-    let bytes = u64x2(low, high);
+fn first_in_block(block: &[u8; BLOCK]) -> Option<usize> {
+    use core::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_lt, u8x16_splat, u64x2, v128_or};
+    let all = u128::from_le_bytes(*block);
+    let bytes = u64x2(all as u64, (all >> 64) as u64);
     let quotes = u8x16_eq(bytes, u8x16_splat(b'"'));
     let escapes = u8x16_eq(bytes, u8x16_splat(b'\\'));
     let controls = u8x16_lt(bytes, u8x16_splat(0x20));
-    v128_any_true(v128_or(controls, v128_or(quotes, escapes)))
+    let found = u8x16_bitmask(v128_or(controls, v128_or(quotes, escapes)));
+    (found != 0).then(|| found.trailing_zeros() as usize)
 }
+
+#[cfg(all(target_family = "wasm", target_feature = "simd128"))]
+const BLOCK: usize = 16;
 
 #[cfg(all(target_family = "wasm", not(target_feature = "simd128")))]
-fn has_special(block: &[u8; BLOCK]) -> bool {
-    words(block).into_iter().any(|word| first_special(&word.to_le_bytes()).is_some())
-}
+use first_special as first_in_block;
 
-#[cfg(target_family = "wasm")]
+#[cfg(all(target_family = "wasm", not(target_feature = "simd128")))]
+const BLOCK: usize = 8;
+
+#[cfg(not(target_family = "wasm"))]
+const BLOCK: usize = 32;
+
+#[cfg(not(target_family = "wasm"))]
 #[inline(always)]
-fn words(block: &[u8; BLOCK]) -> [u64; 2] {
-    let all = u128::from_le_bytes(*block);
-    [all as u64, (all >> 64) as u64]
+fn first_in_block(block: &[u8; BLOCK]) -> Option<usize> {
+    // Most strings are short.
+    let (first, _) = block.split_first_chunk::<8>()?;
+    if let Some(at) = first_special(first) {
+        return Some(at);
+    }
+    // Written without a way out of the loop, so that the compiler makes vectors of it.
+    let any = block.iter().fold(0, |any, &byte| any | u8::from(is_special(byte)));
+    (any != 0).then(|| block.iter().position(|&byte| is_special(byte)))?
 }
 
 /// Finds a byte in a word by arithmetic: exact for the first one found.
+#[cfg(not(all(target_family = "wasm", target_feature = "simd128")))]
 #[inline(always)]
 fn first_special(word: &[u8; 8]) -> Option<usize> {
     const fn all(byte: u8) -> u64 {

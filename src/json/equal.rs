@@ -1,6 +1,7 @@
 //! JSON equality in one pass, without trees.
 
-use super::bulk::{behind, common_prefix, same, skip_plain};
+use super::bulk::{behind, common_prefix, same};
+use super::cursor::Cursor;
 
 /// Deeper values than this count as different: the recursion stays bounded.
 const MAX_DEPTH: usize = 128;
@@ -78,7 +79,7 @@ fn equal_strings(a: &mut Cursor, b: &mut Cursor) -> bool {
     let left = a.skip_value();
     b.peek();
     // The quote that ends one ends the other.
-    if behind(b.bytes.get(b.at..).unwrap_or_default(), left).is_some() {
+    if behind(b.rest(), left).is_some() {
         b.at = b.at.saturating_add(left.len());
         return true;
     }
@@ -152,103 +153,6 @@ fn equal_reordered(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut us
         && left.into_iter().zip(right).all(|((name_a, mut value_a), (name_b, mut value_b))| {
             name_a == name_b && equal_values(&mut value_a, &mut value_b, depth, budget)
         })
-}
-
-/// A position in valid JSON.
-#[derive(Clone, Copy)]
-pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { bytes: text.as_bytes(), at: 0 }
-    }
-
-    pub(super) fn bump(&mut self) {
-        self.at = self.at.saturating_add(1);
-    }
-
-    fn current(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    /// The next byte that is not white space.
-    pub(super) fn peek(&mut self) -> Option<u8> {
-        while self.current().is_some_and(|byte| byte.is_ascii_whitespace()) {
-            self.bump();
-        }
-        self.current()
-    }
-
-    /// Moves to the next item of an array or object; false at its end, which is consumed.
-    pub(super) fn item(&mut self, close: u8) -> bool {
-        if self.peek() == Some(b',') {
-            self.bump();
-        }
-        match self.peek() {
-            None => false,
-            Some(byte) if byte == close => {
-                self.bump();
-                false
-            }
-            Some(_) => true,
-        }
-    }
-
-    pub(super) fn colon(&mut self) {
-        if self.peek() == Some(b':') {
-            self.bump();
-        }
-    }
-
-    /// Moves behind the value at the cursor and returns its text.
-    pub(super) fn skip_value(&mut self) -> &'a [u8] {
-        self.peek();
-        let start = self.at;
-        let mut depth = 0_usize;
-        while let Some(byte) = self.peek() {
-            match byte {
-                b'"' => self.skip_string(),
-                b'{' | b'[' => {
-                    depth = depth.saturating_add(1);
-                    self.bump();
-                }
-                b'}' | b']' => {
-                    depth = depth.saturating_sub(1);
-                    self.bump();
-                }
-                b',' | b':' => self.bump(),
-                _ => {
-                    while self.current().is_some_and(|byte| {
-                        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
-                    }) {
-                        self.bump();
-                    }
-                }
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-        self.bytes.get(start..self.at).unwrap_or_default()
-    }
-
-    fn skip_string(&mut self) {
-        self.bump();
-        loop {
-            let rest = self.bytes.get(self.at..).unwrap_or_default();
-            let (behind, escapes) = match skip_plain(rest) {
-                [b'\\', _, behind @ ..] => (behind, true),
-                found => (found.get(1..).unwrap_or_default(), false),
-            };
-            self.at = self.bytes.len().saturating_sub(behind.len());
-            if !escapes {
-                return;
-            }
-        }
-    }
 }
 
 /// The content of a valid JSON string as UTF-16 code units where escaped and as

@@ -63,6 +63,20 @@ impl<'a> Scanner<'a> {
         if self.peek().is_some() { Err(NotJson) } else { Ok(read) }
     }
 
+    /// Reads the last members of an object, to the end of the text; the value of the first one.
+    pub(super) fn last_members(&mut self) -> Result<&'a str, NotJson> {
+        self.key()?;
+        self.peek();
+        let start = self.at();
+        self.value()?;
+        let value = self.text.get(start..self.at()).ok_or(NotJson)?;
+        while self.follows(b'}')? {
+            self.key()?;
+            self.value()?;
+        }
+        if self.peek().is_some() { Err(NotJson) } else { Ok(value) }
+    }
+
     fn at(&self) -> usize {
         self.text.len().saturating_sub(self.rest.len())
     }

@@ -1,0 +1,134 @@
+//! A walk through JSON that is known to be valid.
+
+use super::bulk::skip_plain;
+
+/// How many items an array, valid JSON, has.
+pub fn count_items(array: &str) -> usize {
+    let mut cursor = Cursor::new(array);
+    cursor.peek();
+    cursor.bump();
+    let mut count: usize = 0;
+    while cursor.item(b']') {
+        cursor.skip_value();
+        count = count.saturating_add(1);
+    }
+    count
+}
+
+/// Shows each member of `object`, valid JSON: its name with its quotes, as it stands there, and its value.
+pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a [u8], &'a str)) {
+    let mut cursor = Cursor::new(object);
+    if cursor.peek() != Some(b'{') {
+        return;
+    }
+    cursor.bump();
+    while cursor.item(b'}') {
+        let name = cursor.skip_value();
+        cursor.colon();
+        cursor.peek();
+        let start = cursor.at;
+        cursor.skip_value();
+        see(name, object.get(start..cursor.at).unwrap_or_default());
+    }
+}
+
+/// A position in valid JSON.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
+    pub(super) at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { bytes: text.as_bytes(), at: 0 }
+    }
+
+    pub(super) fn bump(&mut self) {
+        self.at = self.at.saturating_add(1);
+    }
+
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    fn current(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    /// The next byte that is not white space.
+    pub(super) fn peek(&mut self) -> Option<u8> {
+        while self.current().is_some_and(|byte| byte.is_ascii_whitespace()) {
+            self.bump();
+        }
+        self.current()
+    }
+
+    /// Moves to the next item of an array or object; false at its end, which is consumed.
+    pub(super) fn item(&mut self, close: u8) -> bool {
+        if self.peek() == Some(b',') {
+            self.bump();
+        }
+        match self.peek() {
+            None => false,
+            Some(byte) if byte == close => {
+                self.bump();
+                false
+            }
+            Some(_) => true,
+        }
+    }
+
+    pub(super) fn colon(&mut self) {
+        if self.peek() == Some(b':') {
+            self.bump();
+        }
+    }
+
+    /// Moves behind the value at the cursor and returns its text.
+    pub(super) fn skip_value(&mut self) -> &'a [u8] {
+        self.peek();
+        let start = self.at;
+        let mut depth = 0_usize;
+        while let Some(byte) = self.peek() {
+            match byte {
+                b'"' => self.skip_string(),
+                b'{' | b'[' => {
+                    depth = depth.saturating_add(1);
+                    self.bump();
+                }
+                b'}' | b']' => {
+                    depth = depth.saturating_sub(1);
+                    self.bump();
+                }
+                b',' | b':' => self.bump(),
+                _ => {
+                    while self.current().is_some_and(|byte| {
+                        byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+                    }) {
+                        self.bump();
+                    }
+                }
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        self.bytes.get(start..self.at).unwrap_or_default()
+    }
+
+    fn skip_string(&mut self) {
+        self.bump();
+        loop {
+            let (behind, escapes) = match skip_plain(self.rest()) {
+                [b'\\', _, behind @ ..] => (behind, true),
+                found => (found.get(1..).unwrap_or_default(), false),
+            };
+            self.at = self.bytes.len().saturating_sub(behind.len());
+            if !escapes {
+                return;
+            }
+        }
+    }
+}
