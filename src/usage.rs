@@ -29,20 +29,20 @@ impl Usage {
         json::each_member(usage, |name, value| {
             let number = || value.parse().ok();
             match name {
-                br#""prompt_tokens""# | br#""input_tokens""# => {
+                r#""prompt_tokens""# | r#""input_tokens""# => {
                     found.input = found.input.or_else(number)
                 }
-                br#""completion_tokens""# | br#""output_tokens""# => {
+                r#""completion_tokens""# | r#""output_tokens""# => {
                     found.output = found.output.or_else(number);
                 }
-                br#""total_tokens""# => found.total = number(),
-                br#""cache_read_input_tokens""# => found.cached = found.cached.or_else(number),
-                br#""cache_creation_input_tokens""# => found.cache_creation = number(),
-                br#""prompt_tokens_details""# | br#""input_tokens_details""# => {
-                    found.cached = detail(value, br#""cached_tokens""#).or(found.cached);
+                r#""total_tokens""# => found.total = number(),
+                r#""cache_read_input_tokens""# => found.cached = found.cached.or_else(number),
+                r#""cache_creation_input_tokens""# => found.cache_creation = number(),
+                r#""prompt_tokens_details""# | r#""input_tokens_details""# => {
+                    found.cached = detail(value, r#""cached_tokens""#).or(found.cached);
                 }
-                br#""completion_tokens_details""# | br#""output_tokens_details""# => {
-                    found.reasoning = detail(value, br#""reasoning_tokens""#);
+                r#""completion_tokens_details""# | r#""output_tokens_details""# => {
+                    found.reasoning = detail(value, r#""reasoning_tokens""#);
                 }
                 _ => {}
             }
@@ -78,7 +78,7 @@ impl Usage {
     }
 }
 
-fn detail(details: &str, wanted: &[u8]) -> Option<u64> {
+fn detail(details: &str, wanted: &str) -> Option<u64> {
     let mut found = None;
     json::each_member(details, |name, value| {
         if name == wanted {

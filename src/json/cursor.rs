@@ -16,19 +16,16 @@ pub fn count_items(array: &str) -> usize {
 }
 
 /// Shows each member of `object`, valid JSON: its name with its quotes, as it stands there, and its value.
-pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a [u8], &'a str)) {
+pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a str, &'a str)) {
     let mut cursor = Cursor::new(object);
     if cursor.peek() != Some(b'{') {
         return;
     }
     cursor.bump();
     while cursor.item(b'}') {
-        let name = cursor.skip_value();
+        let name = cursor.next_value(object);
         cursor.colon();
-        cursor.peek();
-        let start = cursor.at;
-        cursor.skip_value();
-        see(name, object.get(start..cursor.at).unwrap_or_default());
+        see(name, cursor.next_value(object));
     }
 }
 
@@ -84,6 +81,14 @@ impl<'a> Cursor<'a> {
         if self.peek() == Some(b':') {
             self.bump();
         }
+    }
+
+    /// The same as `skip_value`, of the text that the cursor goes through.
+    fn next_value(&mut self, text: &'a str) -> &'a str {
+        self.peek();
+        let start = self.at;
+        self.skip_value();
+        text.get(start..self.at).unwrap_or_default()
     }
 
     /// Moves behind the value at the cursor and returns its text.
