@@ -20,34 +20,41 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Reads a provider's `usage`, valid JSON. `None`: it is no object.
+    /// Reads a provider's `usage`, valid JSON. `None`: it is no object, or says one thing twice.
     pub(crate) fn parse(usage: &str) -> Option<Self> {
         if json::kind(usage) != Kind::Object {
             return None;
         }
-        let mut found = Self::default();
-        json::each_member(usage, |name, value| {
-            let number = || value.parse().ok();
-            match name {
-                r#""prompt_tokens""# | r#""input_tokens""# => {
-                    found.input = found.input.or_else(number)
-                }
-                r#""completion_tokens""# | r#""output_tokens""# => {
-                    found.output = found.output.or_else(number);
-                }
-                r#""total_tokens""# => found.total = number(),
-                r#""cache_read_input_tokens""# => found.cached = found.cached.or_else(number),
-                r#""cache_creation_input_tokens""# => found.cache_creation = number(),
-                r#""prompt_tokens_details""# | r#""input_tokens_details""# => {
-                    found.cached = detail(value, r#""cached_tokens""#).or(found.cached);
-                }
-                r#""completion_tokens_details""# | r#""output_tokens_details""# => {
-                    found.reasoning = detail(value, r#""reasoning_tokens""#);
-                }
-                _ => {}
-            }
-        });
-        Some(found)
+        let [prompt, completion, prompt_details, completion_details, rest @ ..] = members(
+            usage,
+            [
+                "\"prompt_tokens\"",
+                "\"completion_tokens\"",
+                "\"prompt_tokens_details\"",
+                "\"completion_tokens_details\"",
+                "\"input_tokens\"",
+                "\"output_tokens\"",
+                "\"input_tokens_details\"",
+                "\"output_tokens_details\"",
+                "\"total_tokens\"",
+                "\"cache_read_input_tokens\"",
+                "\"cache_creation_input_tokens\"",
+            ],
+        )?;
+        let [input, output, input_details, output_details, total, cached, cache_creation] = rest;
+        let detail = |details: Option<&str>, name| {
+            let [found] = members(details?, [name])?;
+            number(found)
+        };
+        Some(Self {
+            input: number(prompt).or_else(|| number(input)),
+            output: number(completion).or_else(|| number(output)),
+            total: number(total),
+            cached: detail(prompt_details.or(input_details), "\"cached_tokens\"")
+                .or_else(|| number(cached)),
+            cache_creation: number(cache_creation),
+            reasoning: detail(completion_details.or(output_details), "\"reasoning_tokens\""),
+        })
     }
 
     /// The usage of a provider-shaped body.
@@ -78,14 +85,22 @@ impl Usage {
     }
 }
 
-fn detail(details: &str, wanted: &str) -> Option<u64> {
-    let mut found = None;
-    json::each_member(details, |name, value| {
-        if name == wanted {
-            found = value.parse().ok();
+/// The values of the members of `object`, valid JSON, that are called `quoted`; `None` if one of
+/// them comes twice.
+fn members<'a, const N: usize>(object: &'a str, quoted: [&str; N]) -> Option<[Option<&'a str>; N]> {
+    let mut values = [None; N];
+    let mut twice = false;
+    json::each_member(object, |name, value| {
+        let place = quoted.iter().position(|wanted| *wanted == name);
+        if let Some(found) = place.and_then(|place| values.get_mut(place)) {
+            twice |= found.replace(value).is_some();
         }
     });
-    found
+    (!twice).then_some(values)
+}
+
+fn number(value: Option<&str>) -> Option<u64> {
+    value?.parse().ok()
 }
 
 #[cfg(test)]
@@ -115,6 +130,26 @@ mod tests {
             written(anthropic),
             r#"{"promptTokens":1,"completionTokens":2,"cachedTokens":3,"cacheCreationTokens":4}"#
         );
+    }
+
+    #[test]
+    fn the_end_of_an_answer_is_enough() {
+        let far = format!(r#"{{"usage":{{"input_tokens":7}},"a":"{}"}}"#, "x".repeat(4096));
+        for (body, expected) in [
+            (r#"{"a":[ }, "usage" : {"input_tokens":7}, "b":[{}]} "#, Some(7)),
+            (r#"{"a":{"usage":{"input_tokens":7}}}"#, None),
+            (r#"{"usage":{"input_tokens":7}"#, None),
+            (r#"{"usage":{"input_tokens":7},"b"}"#, None),
+            (r#"{"usage":{"input_tokens":7}}}"#, None),
+            (r#"{"a":"\"usage\":{}"}"#, None),
+            (r#"{"a":"usage"}"#, None),
+            (r#""usage""#, None),
+            ("", None),
+            (&far, None),
+        ] {
+            let found = Usage::near_end(body.as_bytes());
+            assert_eq!(found.and_then(|usage| usage.input), expected, "{body}");
+        }
     }
 
     #[test]

@@ -216,10 +216,10 @@ fn case(reason: Bypass, host: Host) -> Case {
         Bypass::ResponseNotJson => Response(plain(), chat().unchanged().provider_body("{\"id\"")),
         Bypass::ResponseNotObject => Response(plain(), chat().unchanged().provider_body("[]")),
         Bypass::ResponseDuplicateMember => {
-            Response(plain(), chat().unchanged().provider_body(r#"{"id":1,"id":2}"#))
+            WriteBack(plain(), chat().eligible().provider_body(r#"{"id":1,"id":2}"#))
         }
         Bypass::ResponseTooManyMembers => {
-            Response(plain(), chat().unchanged().provider_body(many_members()))
+            WriteBack(plain(), chat().eligible().provider_body(many_members()))
         }
         Bypass::ResponseError => {
             WriteBack(plain(), chat().eligible().provider_body(r#"{"error":{"message":"m"}}"#))
