@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -34,6 +35,7 @@ STEPS = {
 }
 
 
+@functools.cache
 def is_old() -> bool:
     """Whether the runtime is of before the summer of 2024, when it learned metrics."""
     return b"max_metric_name_length" not in Path(shutil.which(BINARY)).read_bytes()
@@ -96,7 +98,11 @@ def configuration(setup: Setup, port: int, provider_port: int) -> str:
         example.after("wasm {\n", f"module other {WASM.resolve()};\n")
     example.after("http2   on;\n", "".join(map(location, setup.places)))
     put("wasm {\n", setup.wasm | resolver)
-    put("http {\n", setup.http | resolver | ({"lua_package_path": f'"{LUA_PATH};;"'} if LUA_PATH else {}))
+    lua = {"lua_package_path": f'"{LUA_PATH};;"'} if LUA_PATH else {}
+    if is_old():
+        # Newer ones see to it themselves that Lua is asked before the module.
+        lua |= {"access_by_lua_no_postpone": "on", "rewrite_by_lua_no_postpone": "on"}
+    put("http {\n", setup.http | resolver | lua)
     put("location / {\n", setup.proxy)
     return example.text
 

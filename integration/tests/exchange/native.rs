@@ -3,71 +3,40 @@
 pub mod kong;
 mod lane;
 mod proxy;
+mod vm;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use integration::{Answer, Callout, Headers, check_values};
-use optimizer_core::adapter::Adapter;
+use integration::{Answer, Headers};
 use optimizer_core::callout::{CalloutId, Outcome};
-use optimizer_core::config::Config;
 use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::host::Host;
-use optimizer_core::metric::{Metric, MetricKind};
-use optimizer_core::plan::Plan;
 
 use self::lane::Lane;
+use self::vm::Vm;
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
 
-/// The wall clock at the start.
-const EPOCH: Duration = Duration::from_secs(1_800_000_000);
-/// The VM's random number.
-const SEED: u64 = 1;
 /// How long after `WakeUp` a tick comes.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Compiles the configuration.
 pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
-    let text = setup.config.to_string();
-    let config = Config::parse(text.as_bytes()).map_err(|error| error.to_string())?;
-    let env = |name: &str| {
-        let found = setup.env.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    let plan = Plan::compile(config, Host::Envoy, env).map_err(|error| error.to_string())?;
-    let mut native = Native {
-        adapter: Adapter::new(plan, SEED),
-        setup,
-        now: Duration::ZERO,
-        tick: None,
-        calls: Vec::new(),
-        callouts: Vec::new(),
-        senders: Vec::new(),
-        logs: Vec::new(),
-        counters: BTreeMap::new(),
-        samples: BTreeMap::new(),
-    };
+    let vm = Vm::new(setup, Host::Envoy)?;
+    let mut native = Native { vm, tick: None, calls: Vec::new() };
     let mut effects = Vec::new();
-    native.adapter.start(&mut effects);
+    native.vm.adapter.start(&mut effects);
     native.carry_out(None, effects);
     Ok(Box::new(native))
 }
 
 struct Native {
-    adapter: Adapter,
-    setup: Setup,
-    now: Duration,
+    vm: Vm,
     tick: Option<Duration>,
     calls: Vec<Call>,
-    callouts: Vec<Callout>,
-    /// For each callout, its name in the core, how much of an answer it takes, and the exchange that waits.
-    senders: Vec<(CalloutId, usize, Option<Id>)>,
-    logs: Vec<String>,
-    counters: BTreeMap<String, u64>,
-    samples: BTreeMap<String, Vec<u64>>,
 }
 
 struct Call {
@@ -89,10 +58,6 @@ enum Follow {
 }
 
 impl Native {
-    fn clock(&self) -> Duration {
-        EPOCH + self.now
-    }
-
     fn lane(&mut self, id: Id, side: Side) -> &mut Lane {
         match side {
             Side::Request => &mut self.calls[id].request,
@@ -103,8 +68,8 @@ impl Native {
     /// Hands an event in, carries out what comes of it, and so on until nothing does.
     fn feed(&mut self, id: Id, event: Event<'_>) {
         let mut effects = Vec::new();
-        let now = self.clock();
-        self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+        let now = self.vm.clock();
+        self.calls[id].exchange.handle(&mut self.vm.adapter, now, event, &mut effects);
         let mut follow = self.carry_out(Some(id), effects);
         while let Some(next) = follow.pop_front() {
             let event = match &next {
@@ -115,10 +80,10 @@ impl Native {
                 Follow::Copied(side, piece, _) => Event::body(*side, Body::Chunk(piece)),
             };
             let mut effects = Vec::new();
-            self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+            self.calls[id].exchange.handle(&mut self.vm.adapter, now, event, &mut effects);
             if let Follow::Copied(side, _, true) = next {
                 let event = Event::body(side, Body::End);
-                self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+                self.calls[id].exchange.handle(&mut self.vm.adapter, now, event, &mut effects);
             }
             follow.extend(self.carry_out(Some(id), effects));
         }
@@ -132,17 +97,17 @@ impl Native {
         for effect in effects {
             match (effect, id) {
                 (Effect::Callout(callout), _) => follow.extend(self.dispatch(id, callout)),
-                (Effect::Measure(metric, value), _) => self.measure(metric, value),
+                (Effect::Measure(metric, value), _) => self.vm.measure(metric, value),
                 (Effect::WakeUp, _) => {
-                    self.tick.get_or_insert(self.now + TICK);
+                    self.tick.get_or_insert(self.vm.now + TICK);
                 }
                 (Effect::Sleep, _) => self.tick = None,
-                (Effect::Log(notice), _) => self.logs.push(notice.text().to_owned()),
+                (Effect::Log(notice), _) => self.vm.logs.push(notice.text().to_owned()),
                 (Effect::StoreShared(key, value), _) => {
-                    self.setup.shared_data.set(key.into_bytes(), value, 0).unwrap();
+                    self.vm.setup.shared_data.set(key.into_bytes(), value, 0).unwrap();
                 }
                 (Effect::LoadShared(key), _) => {
-                    let value = self.setup.shared_data.get(key.as_bytes());
+                    let value = self.vm.setup.shared_data.get(key.as_bytes());
                     follow.push_back(Follow::SharedLoaded(value.map(|(value, _)| value)));
                 }
                 (Effect::Annotate(name, value), Some(id)) => {
@@ -159,7 +124,7 @@ impl Native {
                     lane.headers.remove(&name);
                 }
                 (Effect::ReplaceBody(side, body), Some(id)) => {
-                    let limit = self.setup.buffer_limit;
+                    let limit = self.vm.setup.buffer_limit;
                     let lane = self.lane(id, side);
                     assert!(lane.is_held() && lane.ended, "a body replaced that is not held whole");
                     assert!(body.len() <= limit, "a body set over the host's limit");
@@ -197,8 +162,8 @@ impl Native {
         id: Option<Id>,
         callout: optimizer_core::callout::Callout,
     ) -> Option<Follow> {
-        assert_eq!(self.adapter.plan().upstream(), OPTIMIZER);
-        if !self.setup.optimizer_is_healthy {
+        assert_eq!(self.vm.adapter.plan().upstream(), OPTIMIZER);
+        if !self.vm.setup.optimizer_is_healthy {
             let failed = Outcome::DispatchFailed;
             if id.is_none() {
                 self.callout_done(callout.id, failed);
@@ -206,34 +171,12 @@ impl Native {
             }
             return Some(Follow::CalloutDone(callout.id, failed));
         }
-        let headers =
-            Headers::new(callout.headers.iter().map(|(name, value)| (name, value.as_bytes())));
-        check_values("the optimizer", &headers);
-        self.senders.push((callout.id, callout.max_answer_bytes, id));
-        self.callouts.push(Callout {
-            id: self.callouts.len() as u32 + 1,
-            cluster: OPTIMIZER.to_owned(),
-            headers,
-            body: callout.body.to_vec(),
-            timeout: Some(callout.timeout),
-            sent_at: self.now,
-            stream: id.map(|id| id as u32),
-            answered: false,
-        });
+        self.vm.send(id, callout);
         None
     }
 
-    fn measure(&mut self, metric: Metric, value: u64) {
-        let name = metric.name();
-        match metric.kind() {
-            MetricKind::Counter => *self.counters.entry(name).or_default() += value,
-            MetricKind::Gauge => drop(self.counters.insert(name, value)),
-            MetricKind::Histogram => self.samples.entry(name).or_default().push(value),
-        }
-    }
-
     fn tick(&mut self) {
-        self.tick = Some(self.now + TICK);
+        self.tick = Some(self.vm.now + TICK);
         for id in 0..self.calls.len() {
             let Call { request, response, over, .. } = &self.calls[id];
             if !over && (request.is_held() || response.is_held()) {
@@ -241,16 +184,16 @@ impl Native {
             }
         }
         let mut effects = Vec::new();
-        let now = self.clock();
-        self.adapter.tick(now, &mut effects);
+        let now = self.vm.clock();
+        self.vm.adapter.tick(now, &mut effects);
         self.carry_out(None, effects);
     }
 
     /// A callout of no exchange has ended.
     fn callout_done(&mut self, id: CalloutId, outcome: Outcome) {
         let mut effects = Vec::new();
-        let now = self.clock();
-        self.adapter.callout_done(id, outcome, now, &mut effects);
+        let now = self.vm.clock();
+        self.vm.adapter.callout_done(id, outcome, now, &mut effects);
         self.carry_out(None, effects);
     }
 
@@ -268,7 +211,7 @@ impl Native {
         lane.headers = headers.clone();
         lane.ended = end;
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
-        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
+        let upstream = self.vm.setup.properties.get("xds.cluster_name").cloned();
         self.feed(
             id,
             Event::ResponseHeaders(ResponseHead {
@@ -282,7 +225,7 @@ impl Native {
 
     /// A part of a body arrives, or the trailers that end it.
     fn piece(&mut self, id: Id, side: Side, piece: &[u8], end: bool, trailers: Option<&Headers>) {
-        let (limit, shows_bodies) = (self.setup.buffer_limit, self.setup.shows_held_bodies);
+        let (limit, shows_bodies) = (self.vm.setup.buffer_limit, self.vm.setup.shows_held_bodies);
         if self.calls[id].over || (side == Side::Request && self.calls[id].answered) {
             return;
         }
@@ -344,16 +287,9 @@ impl Native {
     }
 
     fn deliver(&mut self, index: usize, answer: Answer) {
-        self.callouts[index].answered = true;
-        let (callout, most, waiting) = self.senders[index];
         let (headers, body) = answer.seen().unwrap_or_default();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
-        let headers = optimizer_core::headers::Headers::new(&fields);
-        let outcome = match Outcome::status(Host::Envoy, |name| headers.get(name)) {
-            Err(failure) => failure,
-            Ok(_) if body.len() > most => Outcome::TooLarge,
-            Ok(status) => Outcome::Answer { status, body: body.into() },
-        };
+        let (callout, outcome, waiting) = self.vm.answered(index, &fields, body);
         match waiting {
             None => self.callout_done(callout, outcome),
             Some(id) if !self.calls[id].over => {

@@ -5,47 +5,25 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use integration::{Answer, Callout, Headers, Lua, Message, check_values};
-use optimizer_core::adapter::Adapter;
-use optimizer_core::callout::{CalloutId, Outcome};
-use optimizer_core::config::Config;
+use integration::{Answer, Callout, Headers, Lua, Message};
 use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::host::Host;
-use optimizer_core::metric::{Metric, MetricKind};
-use optimizer_core::plan::Plan;
 
-use super::{EPOCH, SEED, TICK};
-use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
+use super::TICK;
+use super::vm::Vm;
+use crate::proxy::{Id, Proxy, Setup};
 
 /// nginx shows so many headers, pseudo-headers among them.
 const MAX_HEADERS: usize = 100;
 
 /// Compiles the configuration.
 pub fn start(setup: Setup) -> Result<Box<dyn Proxy>, String> {
-    let setup = setup.on_kong();
-    let text = setup.config.to_string();
-    let config = Config::parse(text.as_bytes()).map_err(|error| error.to_string())?;
-    let env = |name: &str| {
-        let found = setup.env.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.clone())
-    };
-    let plan = Plan::compile(config, Host::Kong, env).map_err(|error| error.to_string())?;
-    let mut nginx = Nginx {
-        adapter: Adapter::new(plan, SEED),
-        setup,
-        now: Duration::ZERO,
-        next_tick: TICK,
-        calls: Vec::new(),
-        callouts: Vec::new(),
-        senders: Vec::new(),
-        logs: Vec::new(),
-        counters: BTreeMap::new(),
-        samples: BTreeMap::new(),
-    };
+    let vm = Vm::new(setup.on_kong(), Host::Kong)?;
+    let mut nginx = Nginx { vm, next_tick: TICK, calls: Vec::new() };
     let mut effects = Vec::new();
-    nginx.adapter.start(&mut effects);
+    nginx.vm.adapter.start(&mut effects);
     nginx.carry_out_for_all(effects);
     Ok(Box::new(nginx))
 }
@@ -72,17 +50,9 @@ enum At {
 }
 
 struct Nginx {
-    adapter: Adapter,
-    setup: Setup,
-    now: Duration,
+    vm: Vm,
     next_tick: Duration,
     calls: Vec<Call>,
-    callouts: Vec<Callout>,
-    /// For each callout its name in the core, how much of an answer it takes, and the call that waits.
-    senders: Vec<(CalloutId, usize, Option<Id>)>,
-    logs: Vec<String>,
-    counters: BTreeMap<String, u64>,
-    samples: BTreeMap<String, Vec<u64>>,
 }
 
 struct Call {
@@ -106,8 +76,8 @@ struct Call {
 impl Nginx {
     fn feed(&mut self, id: Id, step: Step, event: Event<'_>) {
         let mut effects = Vec::new();
-        let now = EPOCH + self.now;
-        self.calls[id].exchange.handle(&mut self.adapter, now, event, &mut effects);
+        let now = self.vm.clock();
+        self.calls[id].exchange.handle(&mut self.vm.adapter, now, event, &mut effects);
         let mut queue = VecDeque::from(effects);
         while let Some(effect) = queue.pop_front() {
             self.carry_out(id, step, effect);
@@ -116,10 +86,10 @@ impl Nginx {
 
     fn carry_out(&mut self, id: Id, step: Step, effect: Effect) {
         match effect {
-            Effect::Measure(metric, value) => self.measure(metric, value),
+            Effect::Measure(metric, value) => self.vm.measure(metric, value),
             // The timer runs all the time.
             Effect::WakeUp | Effect::Sleep => {}
-            Effect::Log(notice) => self.logs.push(notice.text().to_owned()),
+            Effect::Log(notice) => self.vm.logs.push(notice.text().to_owned()),
             Effect::Callout(callout) => {
                 assert!(matches!(step, Step::RequestHeaders | Step::RequestBody), "{step:?}");
                 let first = !std::mem::replace(&mut self.calls[id].called_out, true);
@@ -165,9 +135,9 @@ impl Nginx {
     fn carry_out_for_all(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Measure(metric, value) => self.measure(metric, value),
+                Effect::Measure(metric, value) => self.vm.measure(metric, value),
                 Effect::Callout(callout) => self.dispatch(None, callout),
-                Effect::Log(notice) => self.logs.push(notice.text().to_owned()),
+                Effect::Log(notice) => self.vm.logs.push(notice.text().to_owned()),
                 Effect::Sleep => {}
                 other => panic!("{other:?} of no call"),
             }
@@ -176,63 +146,37 @@ impl Nginx {
 
     fn dispatch(&mut self, id: Option<Id>, callout: optimizer_core::callout::Callout) {
         let waits = |callout: &Callout| callout.stream.is_none() && !callout.answered;
-        assert!(id.is_some() || !self.callouts.iter().any(waits), "a second callout of the timer");
-        let headers = callout.headers.iter().map(|(name, value)| (name, value.as_bytes()));
-        let headers = Headers::new(headers);
-        check_values("the optimizer", &headers);
-        self.senders.push((callout.id, callout.max_answer_bytes, id));
-        self.callouts.push(Callout {
-            id: self.callouts.len() as u32 + 1,
-            cluster: OPTIMIZER.to_owned(),
-            headers,
-            body: callout.body.to_vec(),
-            timeout: Some(callout.timeout),
-            sent_at: self.now,
-            stream: id.map(|id| id as u32),
-            answered: false,
-        });
+        assert!(
+            id.is_some() || !self.vm.callouts.iter().any(waits),
+            "a second callout of the timer"
+        );
+        self.vm.send(id, callout);
     }
 
     /// Callouts to where nobody listens end at once.
     fn refuse(&mut self) {
-        while !self.setup.optimizer_is_healthy
-            && let Some(index) = self.callouts.iter().position(|callout| !callout.answered)
+        while !self.vm.setup.optimizer_is_healthy
+            && let Some(index) = self.vm.callouts.iter().position(|callout| !callout.answered)
         {
             self.deliver(index, Answer::Refused);
         }
     }
 
-    fn measure(&mut self, metric: Metric, value: u64) {
-        let name = metric.name();
-        match metric.kind() {
-            MetricKind::Counter => *self.counters.entry(name).or_default() += value,
-            MetricKind::Gauge => drop(self.counters.insert(name, value)),
-            MetricKind::Histogram => self.samples.entry(name).or_default().push(value),
-        }
-    }
-
     fn deliver(&mut self, index: usize, answer: Answer) {
-        self.callouts[index].answered = true;
-        let (callout, most, waiting) = self.senders[index];
         let (headers, body) = answer.seen_on_kong();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v.as_bytes())).collect();
-        let headers = optimizer_core::headers::Headers::new(&fields);
-        let outcome = match Outcome::status(Host::Kong, |name| headers.get(name)) {
-            Err(failure) => failure,
-            Ok(_) if body.len() > most => Outcome::TooLarge,
-            Ok(status) => Outcome::Answer { status, body: body.into() },
-        };
+        let (callout, outcome, waiting) = self.vm.answered(index, &fields, body);
         if let Some(id) = waiting {
             self.feed(id, Step::Callout, Event::CalloutDone(callout, outcome));
             return self.proceed(id);
         }
         let mut effects = Vec::new();
-        self.adapter.callout_done(callout, outcome, EPOCH + self.now, &mut effects);
+        self.vm.adapter.callout_done(callout, outcome, self.vm.clock(), &mut effects);
         self.carry_out_for_all(effects);
     }
 
     fn waits(&self, id: Id) -> bool {
-        self.callouts.iter().any(|c| c.stream == Some(id as u32) && !c.answered)
+        self.vm.callouts.iter().any(|c| c.stream == Some(id as u32) && !c.answered)
     }
 
     /// Goes on with a call as far as it can go.
@@ -258,23 +202,23 @@ impl Nginx {
 
     fn is_visible(&self, id: Id) -> bool {
         let size = self.calls[id].body.len();
-        size > 0 && size <= self.setup.buffer_limit
+        size > 0 && size <= self.vm.setup.buffer_limit
     }
 
     fn request_headers(&mut self, id: Id) {
-        let visible = self.setup.lua.is_some() && self.is_visible(id);
+        let visible = self.vm.setup.lua.is_some() && self.is_visible(id);
         let call = &mut self.calls[id];
         call.at = At::Headers;
-        if visible && self.setup.lua == Some(Lua::ReadsAndSets) {
+        if visible && self.vm.setup.lua == Some(Lua::ReadsAndSets) {
             call.buffers = 1;
             call.request.replace("content-length", call.body.len().to_string().as_bytes());
         }
         let headers = call.request.clone();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
         let shown = &fields[..fields.len().min(MAX_HEADERS)];
-        let properties = &self.setup.properties;
+        let properties = &self.vm.setup.properties;
         let upstream = properties.get("kong.service_id").cloned();
-        let wanted = self.adapter.plan().properties().iter();
+        let wanted = self.vm.adapter.plan().properties().iter();
         let known: Vec<_> = wanted.map(|path| properties.get(&path.join(".")).cloned()).collect();
         let head = RequestHead {
             headers: optimizer_core::headers::Headers::new(shown),
@@ -284,7 +228,9 @@ impl Nginx {
             end_of_stream: false,
         };
         self.feed(id, Step::RequestHeaders, Event::RequestHeaders(head));
-        if visible && self.adapter.plan().wants_early_bodies() && self.calls[id].flow == Flow::Hold
+        if visible
+            && self.vm.adapter.plan().wants_early_bodies()
+            && self.calls[id].flow == Flow::Hold
         {
             let part = match self.calls[id].buffers {
                 1 => Body::Early,
@@ -336,7 +282,7 @@ impl Nginx {
         call.at = At::Provider;
         call.response = headers.clone();
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
-        let upstream = self.setup.properties.get("kong.service_id").cloned();
+        let upstream = self.vm.setup.properties.get("kong.service_id").cloned();
         let head = ResponseHead {
             headers: optimizer_core::headers::Headers::new(&fields),
             upstream: upstream.as_deref(),
@@ -401,7 +347,7 @@ impl Proxy for Nginx {
             to_client: Message::default(),
             gone: false,
         });
-        if self.setup.lua.is_none() {
+        if self.vm.setup.lua.is_none() {
             self.request_headers(id);
         }
         self.proceed(id);
@@ -458,27 +404,27 @@ impl Proxy for Nginx {
     }
 
     fn optimizer_dies(&mut self) {
-        self.setup.optimizer_is_healthy = false;
+        self.vm.setup.optimizer_is_healthy = false;
     }
 
     fn reroute(&mut self, upstream: &str) {
-        let properties = &mut self.setup.properties;
+        let properties = &mut self.vm.setup.properties;
         properties.insert("kong.service_id".to_owned(), upstream.as_bytes().to_vec());
     }
 
     fn is(&self) -> Host {
-        self.adapter.plan().host()
+        self.vm.adapter.plan().host()
     }
 
     fn callouts(&self) -> &[Callout] {
-        &self.callouts
+        &self.vm.callouts
     }
 
     fn answer(&mut self, callout: u32, answer: Answer) {
         let index = callout as usize - 1;
-        match (&answer, self.callouts[index].deadline()) {
+        match (&answer, self.vm.callouts[index].deadline()) {
             (Answer::Timeout, Some(deadline)) => {
-                let wait = deadline.saturating_sub(self.now);
+                let wait = deadline.saturating_sub(self.vm.now);
                 self.advance(wait);
             }
             _ => self.deliver(index, answer),
@@ -486,22 +432,21 @@ impl Proxy for Nginx {
     }
 
     fn advance(&mut self, time: Duration) {
-        let target = self.now + time;
+        let target = self.vm.now + time;
         loop {
-            let waiting = self.callouts.iter().enumerate().filter(|(_, c)| !c.answered);
-            let overdue = waiting.filter_map(|(index, c)| Some((c.deadline()?, index))).min();
+            let overdue = self.vm.overdue();
             let due = overdue.map_or(self.next_tick, |(due, _)| due.min(self.next_tick));
             if due > target {
-                self.now = target;
+                self.vm.now = target;
                 return;
             }
-            self.now = due;
+            self.vm.now = due;
             match overdue {
                 Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
                 _ => {
                     self.next_tick += TICK;
                     let mut effects = Vec::new();
-                    self.adapter.tick(EPOCH + self.now, &mut effects);
+                    self.vm.adapter.tick(self.vm.clock(), &mut effects);
                     self.carry_out_for_all(effects);
                     self.refuse();
                 }
@@ -526,15 +471,14 @@ impl Proxy for Nginx {
     }
 
     fn logs(&self) -> Vec<String> {
-        self.logs.clone()
+        self.vm.logs.clone()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        let set = self.counters.iter().filter(|(_, value)| **value != 0);
-        set.map(|(name, value)| (name.clone(), *value)).collect()
+        self.vm.counters()
     }
 
     fn samples(&self, name: &str) -> Vec<u64> {
-        self.samples.get(name).cloned().unwrap_or_default()
+        self.vm.samples(name)
     }
 }

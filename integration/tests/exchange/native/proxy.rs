@@ -29,10 +29,10 @@ impl Proxy for Native {
         call.request.ended = end;
         self.calls.push(call);
         let fields: Vec<_> = headers.iter().map(|(n, v)| (n.as_bytes(), v)).collect();
-        let upstream = self.setup.properties.get("xds.cluster_name").cloned();
-        let wanted = self.adapter.plan().properties().iter();
+        let upstream = self.vm.setup.properties.get("xds.cluster_name").cloned();
+        let wanted = self.vm.adapter.plan().properties().iter();
         let properties: Vec<_> =
-            wanted.map(|path| self.setup.properties.get(&path.join(".")).cloned()).collect();
+            wanted.map(|path| self.vm.setup.properties.get(&path.join(".")).cloned()).collect();
         self.feed(
             id,
             Event::RequestHeaders(RequestHead {
@@ -85,27 +85,27 @@ impl Proxy for Native {
     }
 
     fn optimizer_dies(&mut self) {
-        self.setup.optimizer_is_healthy = false;
+        self.vm.setup.optimizer_is_healthy = false;
     }
 
     fn reroute(&mut self, upstream: &str) {
-        let properties = &mut self.setup.properties;
+        let properties = &mut self.vm.setup.properties;
         properties.insert("xds.cluster_name".to_owned(), upstream.as_bytes().to_vec());
     }
 
     fn is(&self) -> Host {
-        self.adapter.plan().host()
+        self.vm.adapter.plan().host()
     }
 
     fn callouts(&self) -> &[Callout] {
-        &self.callouts
+        &self.vm.callouts
     }
 
     fn answer(&mut self, callout: u32, answer: Answer) {
         let index = callout as usize - 1;
-        match (&answer, self.callouts[index].deadline()) {
+        match (&answer, self.vm.callouts[index].deadline()) {
             (Answer::Timeout, Some(deadline)) => {
-                let wait = deadline.saturating_sub(self.now);
+                let wait = deadline.saturating_sub(self.vm.now);
                 self.advance(wait);
             }
             _ => self.deliver(index, answer),
@@ -113,19 +113,15 @@ impl Proxy for Native {
     }
 
     fn advance(&mut self, time: Duration) {
-        let target = self.now + time;
+        let target = self.vm.now + time;
         loop {
-            let overdue = self.callouts.iter().enumerate();
-            let overdue = overdue
-                .filter(|(_, callout)| !callout.answered)
-                .filter_map(|(index, callout)| Some((callout.deadline()?, index)))
-                .min();
+            let overdue = self.vm.overdue();
             let next = self.tick.into_iter().chain(overdue.map(|(due, _)| due)).min();
             let Some(due) = next.filter(|due| *due <= target) else {
-                self.now = target;
+                self.vm.now = target;
                 return;
             };
-            self.now = due;
+            self.vm.now = due;
             match overdue {
                 Some((deadline, index)) if deadline == due => self.deliver(index, Answer::Timeout),
                 _ => self.tick(),
@@ -150,15 +146,14 @@ impl Proxy for Native {
     }
 
     fn logs(&self) -> Vec<String> {
-        self.logs.clone()
+        self.vm.logs.clone()
     }
 
     fn counters(&self) -> BTreeMap<String, u64> {
-        let set = self.counters.iter().filter(|(_, value)| **value != 0);
-        set.map(|(name, value)| (name.clone(), *value)).collect()
+        self.vm.counters()
     }
 
     fn samples(&self, name: &str) -> Vec<u64> {
-        self.samples.get(name).cloned().unwrap_or_default()
+        self.vm.samples(name)
     }
 }
