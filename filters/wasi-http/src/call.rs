@@ -14,7 +14,7 @@ use wasip2::http::types::{
 
 use crate::callout;
 use crate::http::{self, Head};
-use crate::io::{Broken, Reader, Writer, append};
+use crate::io::{Broken, Reader, Writer};
 use crate::vm::{Vm, now};
 
 /// Serves a call to its end, and then sends what waits.
@@ -123,6 +123,10 @@ impl<'v> Call<'v> {
         if let Some(Hit { headers, body }) = self.hit.take() {
             return serve_hit(out, &headers, &body).await;
         }
+        if reader.is_broken() {
+            // There is nobody to forward it for.
+            return;
+        }
         // Without a length, only the first bytes tell whether there is a body.
         if body.is_empty() && length.is_none_or(|length| length == 0) {
             match reader.read().await {
@@ -153,7 +157,7 @@ impl<'v> Call<'v> {
         while self.message(side).flow == Flow::Hold {
             match reader.read().await {
                 Ok(Some(chunk)) => {
-                    append(&mut held, chunk);
+                    held.extend(chunk);
                     self.feed(Event::body(side, Body::Held(held.len())));
                 }
                 Ok(None) => {

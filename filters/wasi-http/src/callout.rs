@@ -9,7 +9,7 @@ use optimizer_core::headers::Headers;
 use wasip2::http::types::{Method, RequestOptions};
 
 use crate::http;
-use crate::io::{Reader, append, beside, sleep};
+use crate::io::{Reader, beside, sleep};
 
 /// Makes a call; it ends with its time-out at the latest, whatever the optimizer does.
 pub async fn send(optimizer: &Target, callout: &Callout) -> Outcome {
@@ -70,7 +70,7 @@ async fn answer(future: wasip2::http::types::FutureIncomingResponse, most: usize
             Ok(Some(chunk)) if body.len().saturating_add(chunk.len()) > most => {
                 return Outcome::TooLarge;
             }
-            Ok(Some(chunk)) => append(&mut body, chunk),
+            Ok(Some(chunk)) => body.extend(chunk),
             Ok(None) => return Outcome::Answer { status, body: body.into() },
             Err(_) => return Outcome::Reset,
         }

@@ -87,15 +87,6 @@ impl<'f> Together<'f> {
     }
 }
 
-/// Puts a piece behind the others; the first one is not copied.
-pub fn append(body: &mut Vec<u8>, chunk: Vec<u8>) {
-    if body.is_empty() {
-        *body = chunk;
-    } else {
-        body.extend_from_slice(&chunk);
-    }
-}
-
 /// The other side of a stream is gone.
 #[derive(Clone, Copy, Debug)]
 pub struct Broken;
@@ -128,6 +119,11 @@ impl Reader {
                 Err(StreamError::LastOperationFailed(_)) => self.over = Some(Err(Broken)),
             }
         }
+    }
+
+    /// Whether it broke off, as far as it was read.
+    pub const fn is_broken(&self) -> bool {
+        matches!(self.over, Some(Err(Broken)))
     }
 
     /// The trailers of a body that was read to its end.

@@ -35,11 +35,19 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// Plays a case, or shows that it does not hold on this host, for a reason that is known.
 pub fn play(path: &str, scenario: fn(crate::proxy::Start)) {
-    let Some((case, why)) = elsewhere::CASES.iter().find(|(case, _)| path.ends_with(case)) else {
-        return scenario(start);
+    let known = elsewhere::CASES.iter().find(|(case, ..)| path.ends_with(case));
+    let Some((case, why, fails_with)) = known else { return scenario(start) };
+    let Err(failure) = std::panic::catch_unwind(|| scenario(start)) else {
+        panic!("{case} holds on this host too: take it off the list ({why})");
     };
-    let failed = std::panic::catch_unwind(|| scenario(start)).is_err();
-    assert!(failed, "{case} holds on this host too: take it off the list ({why})");
+    let text = match failure.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => (*other.downcast::<&str>().expect("a panic's text")).to_owned(),
+    };
+    assert!(
+        text.contains(fails_with),
+        "{case} fails otherwise than expected ({fails_with}): {text}"
+    );
 }
 
 struct Clock(Arc<AtomicU64>);
