@@ -186,6 +186,9 @@ class Stage:
 
     def _check_provider(self, play: Play, bare: list[Seen], label: str) -> None:
         """The provider got the client's request or its transform, and nobody's secrets."""
+        if play.fault.leaves and play.expected.provider:
+            # Nobody waited for a reply by which it must have come.
+            self.provider.wait_for(lambda seen: seen.headers.get("x-case") == label)
         got = self.provider.of(label)[len(bare):]
         assert len(got) == play.expected.provider
         assert play.alone or len(bare) == len(got)
