@@ -1,16 +1,16 @@
 //! What an exchange through the built module costs its host: calls by name, bytes copied
-//! each way, and time in the harness. `make bench-core`.
+//! each way, and Wasm instructions by callback. `make bench-core`.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::fmt::Display;
+use std::time::Duration;
 
 use benches::samples;
-use integration::{Answer, Headers, Host, StreamId, Usage};
+use integration::{Answer, Headers, Host, StreamId};
 use serde_json::{Value, json};
 
 /// Exchanges before the first that is looked at: buffers have their sizes by then.
 const WARM: u32 = 20;
-const ROUNDS: u32 = 50;
 
 fn host(hooks: Value) -> Host {
     let config = json!({
@@ -125,20 +125,18 @@ fn settle(host: &mut Host) {
     host.forget();
 }
 
-fn since(before: &Usage, after: &Usage) -> (BTreeMap<&'static str, u64>, u64, u64) {
-    let earlier = |name| before.host_calls.get(name).copied().unwrap_or(0);
-    let calls = after.host_calls.iter().map(|(&name, &count)| (name, count - earlier(name)));
-    let calls = calls.filter(|&(_, count)| count > 0).collect();
-    (calls, after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out)
-}
-
-fn since_instructions(
-    before: &BTreeMap<String, u64>,
-    after: &BTreeMap<String, u64>,
-) -> BTreeMap<String, u64> {
-    let earlier = |name: &String| before.get(name).copied().unwrap_or(0);
+/// What was counted between two looks.
+fn since<K: Clone + Ord>(before: &BTreeMap<K, u64>, after: &BTreeMap<K, u64>) -> BTreeMap<K, u64> {
+    let earlier = |name| before.get(name).copied().unwrap_or(0);
     let counts = after.iter().map(|(name, &count)| (name.clone(), count - earlier(name)));
     counts.filter(|&(_, count)| count > 0).collect()
+}
+
+fn print_all<K: Display>(what: &str, counts: &BTreeMap<K, u64>) {
+    println!("  {} {what}", counts.values().sum::<u64>());
+    for (name, count) in counts {
+        println!("  {count:9} {name}");
+    }
 }
 
 fn main() {
@@ -150,43 +148,17 @@ fn main() {
             settle(&mut host);
         }
         let before = host.usage().clone();
-        let before_instructions = before.instructions.clone();
         let stream = way.exchange(&mut host);
         assert!(host.is_over(stream), "the exchange is over");
-        let after_instructions = host.usage().instructions.clone();
-        let (calls, bytes_in, bytes_out) = since(&before, host.usage());
-        settle(&mut host);
-        let mut times: Vec<_> = (0..ROUNDS)
-            .map(|_| {
-                let start = Instant::now();
-                way.exchange(&mut host);
-                let took = start.elapsed();
-                settle(&mut host);
-                took
-            })
-            .collect();
-        times.sort();
+        let after = host.usage();
         let answers: usize = way.answers.iter().map(String::len).sum();
-        let instructions = since_instructions(&before_instructions, &after_instructions);
-        let total: u64 = calls.values().sum();
-        println!(
-            "{}: request {} bytes, the optimizer's answers {answers}",
-            way.name,
-            way.request.len()
-        );
-        println!("  {total} host calls; {bytes_in} bytes into the VM, {bytes_out} out of it");
-        println!(
-            "  {:.1} us in the harness; linear memory {} KB",
-            times[times.len() / 2].as_secs_f64() * 1e6,
-            host.memory_size() / 1024
-        );
-        let sum: u64 = instructions.values().sum();
-        println!("  {sum} Wasm instructions");
-        for (name, count) in instructions {
-            println!("  {count:7} {name}");
-        }
-        for (name, count) in calls {
-            println!("  {count:5} {name}");
-        }
+        let size = way.request.len();
+        println!("{}: request {size} bytes, the optimizer's answers {answers}", way.name);
+        let (bytes_in, bytes_out) =
+            (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out);
+        println!("  {bytes_in} bytes into the VM, {bytes_out} out of it");
+        println!("  linear memory {} KB", host.memory_size() / 1024);
+        print_all("Wasm instructions", &since(&before.instructions, &after.instructions));
+        print_all("host calls", &since(&before.host_calls, &after.host_calls));
     }
 }
