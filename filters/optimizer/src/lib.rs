@@ -15,7 +15,6 @@
 )]
 
 mod allocator;
-mod blocks;
 mod callbacks;
 mod compare;
 mod hostcalls;
