@@ -74,11 +74,6 @@ impl Headers {
         self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
     }
 
-    /// Keeps the first so many pairs.
-    pub(crate) fn truncate(&mut self, most: usize) {
-        self.0.truncate(most);
-    }
-
     /// The length that the message claims to have.
     pub fn content_length(&self) -> Option<u64> {
         self.get("content-length").and_then(|v| v.parse().ok())

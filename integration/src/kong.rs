@@ -10,7 +10,7 @@ use crate::vm::{self, ROOT, State, Vm};
 
 pub(crate) use self::body::Body;
 
-/// nginx shows so many headers at most.
+/// nginx shows so many headers at most, its own among them, and has no room for more.
 pub(crate) const MAX_HEADERS: usize = 100;
 
 /// Which callback runs: what may be done depends on it.

@@ -108,8 +108,8 @@ extern "C" fn proxy_on_request_trailers(id: u32, _: usize) -> Action {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn proxy_on_response_headers(id: u32, _: usize, end: bool) -> Action {
-    with_stream(id, Action::Continue, |stream| stream.response_headers(end))
+extern "C" fn proxy_on_response_headers(id: u32, count: usize, end: bool) -> Action {
+    with_stream(id, Action::Continue, |stream| stream.response_headers(count, end))
 }
 
 #[unsafe(no_mangle)]

@@ -78,8 +78,8 @@ impl Stream {
         self.with(Action::Continue, |state| state.trailers(Side::Request))
     }
 
-    pub fn response_headers(&self, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.response_headers(end))
+    pub fn response_headers(&self, count: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.response_headers(count, end))
     }
 
     pub fn response_body(&self, size: usize, end: bool) -> Action {
@@ -264,8 +264,8 @@ impl State {
         let Some(vm) = self.vm.clone() else {
             return Action::Continue;
         };
-        let map = hostcalls::header_map(MapType::HttpRequestHeaders);
-        let fields = hostcalls::pairs(&map);
+        let shown = Shown::ask(vm.host, MapType::HttpRequestHeaders, count);
+        let fields = shown.fields();
         let headers = Headers::new(&fields);
         let path = headers.get(":path").unwrap_or_default();
         let is_endpoint = vm.adapter.borrow().plan().is_endpoint(path);
@@ -326,12 +326,12 @@ impl State {
         }
     }
 
-    fn response_headers(&mut self, end_of_stream: bool) -> Action {
+    fn response_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
         let (Some(vm), Some(_)) = (self.vm.clone(), &self.exchange) else {
             return Action::Continue;
         };
-        let map = hostcalls::header_map(MapType::HttpResponseHeaders);
-        let fields = hostcalls::pairs(&map);
+        let shown = Shown::ask(vm.host, MapType::HttpResponseHeaders, count);
+        let fields = shown.fields();
         let headers = Headers::new(&fields);
         let (upstream, from_provider) = match vm.host {
             Host::Kong => (self.upstream.clone(), kong::is_from_provider(headers)),
@@ -361,6 +361,30 @@ impl Holding for RefCell<State> {
     fn tick(&self) {
         if let Ok(mut state) = self.try_borrow_mut() {
             state.run(None, Event::Tick);
+        }
+    }
+}
+
+/// The headers of a message, as far as the host shows them.
+enum Shown {
+    All(Vec<u8>),
+    Few(Vec<(&'static [u8], Vec<u8>)>),
+}
+
+impl Shown {
+    /// Asks for them; there are `count`.
+    fn ask(host: Host, map: MapType, count: usize) -> Self {
+        if host == Host::Kong && count > kong::MAX_HEADERS {
+            Self::Few(kong::few_headers(map))
+        } else {
+            Self::All(hostcalls::header_map(map))
+        }
+    }
+
+    fn fields(&self) -> Vec<(&[u8], &[u8])> {
+        match self {
+            Self::All(map) => hostcalls::pairs(map),
+            Self::Few(few) => few.iter().map(|(name, value)| (*name, &**value)).collect(),
         }
     }
 }

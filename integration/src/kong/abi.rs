@@ -131,8 +131,10 @@ fn link_messages(linker: &mut Linker<State>) -> Result<()> {
             if map == 6 && guest.state().current == ROOT {
                 return trap("the host keeps what it copies for this for ever");
             }
-            let mut headers = headers_of(guest.state(), map)?;
-            headers.truncate(MAX_HEADERS);
+            let headers = headers_of(guest.state(), map)?;
+            if headers.len() > MAX_HEADERS {
+                return trap("the host writes past the memory that it asked for");
+            }
             let pairs = headers.to_guest();
             guest.give(&pairs, at, at_size)
         }

@@ -115,6 +115,30 @@ fn a_hundred_headers_are_shown_and_the_true_number_told() {
 }
 
 #[test]
+fn a_message_with_more_headers_than_there_is_room_for_goes_on_alone() {
+    let many = |mut headers: Headers| {
+        for n in 0..100 {
+            headers.add(&format!("x-{n}"), b"1");
+        }
+        headers
+    };
+    let mut host = module("", None);
+    let call = host.request(many(chat()), false);
+    host.request_body(call, BODY, true);
+    assert_eq!(host.upstream(call).text(), BODY);
+    assert_eq!(bypassed(&host, "request_headers_truncated"), 1);
+
+    let mut host = module(r#","cache":{"serve":"anyone"}"#, None);
+    let call = send(&mut host);
+    host.answer(1, Answer::json(200, TRANSFORM));
+    let answer = Headers::from([(":status", "200"), ("content-type", "application/json")]);
+    host.response(call, many(answer), false);
+    host.response_body(call, b"{}", true);
+    assert_eq!(host.client(call).text(), "{}");
+    assert_eq!(host.trap(), None);
+}
+
+#[test]
 fn a_prepared_body_is_transformed() {
     let mut host = module(r#","kong":{"transform":true}"#, Some(Lua::ReadsAndSets));
     let call = send(&mut host);
