@@ -1,8 +1,6 @@
 """What a wasi:http host does where others do something else, and what only there is to be done: forwarding."""
 
-import contextlib
 import json
-import socket
 import threading
 import time
 
@@ -160,32 +158,6 @@ def test_a_client_that_leaves_a_silent_stream_is_noticed(plain, provider):
     began = time.monotonic()
     plain.logged("left", seconds=7.0)
     assert time.monotonic() - began < 7.0
-
-
-def test_nothing_leaves_for_an_https_provider_in_the_clear(tmp_path, optimizer, key):
-    """Not even where it speaks no TLS: it is told no more than a handshake's first message."""
-    got = bytearray()
-
-    def listen() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = listener.accept()
-                with sock:
-                    got.extend(sock.recv(1 << 16))
-                    sock.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=listen, daemon=True).start()
-        config = module(provider=f"https://localhost:{listener.getsockname()[1]}")
-        config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
-        running = Wasi(Setup(config), config, tmp_path)
-        try:
-            reply = Proxy(running).send(CHAT.call(key=key))
-            assert (reply.status, reply.body) == (502, b"the provider cannot be reached\n")
-        finally:
-            running.stop()
-    handshake = b"\x16\x03"
-    assert got.startswith(handshake) and key.encode() not in got and b"HTTP" not in got
 
 
 def test_the_example_for_spin_is_a_configuration_and_allows_what_it_calls(tmp_path):

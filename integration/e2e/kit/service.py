@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from typing import Callable, Iterator
@@ -76,6 +77,16 @@ class Service:
             self.listener.listen(256)
             self.accept_from(self.listener)
 
+    @contextlib.contextmanager
+    def over_tls(self, context: ssl.SSLContext) -> Iterator[int]:
+        """Takes HTTP/1.1 over TLS too, at a port of its own."""
+        plain = socket.create_server(("127.0.0.1", 0), backlog=256)
+        # The handshake is left to the connection's thread.
+        with context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as listener:
+            self.accept_from(listener)
+            yield listener.getsockname()[1]
+            listener.shutdown(socket.SHUT_RDWR)
+
     def stop(self) -> None:
         self._close()
 
@@ -103,8 +114,7 @@ class Service:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            first = sock.recv(len(http2.PREFACE), socket.MSG_PEEK | socket.MSG_WAITALL)
-            if first == http2.PREFACE:
+            if not isinstance(sock, ssl.SSLSocket) and self._is_http2(sock):
                 http2.serve(sock, self._begin, self._script)
             else:
                 self._http1(sock)
@@ -113,6 +123,9 @@ class Service:
         finally:
             self.connections.discard(sock)
             sock.close()
+
+    def _is_http2(self, sock: socket.socket) -> bool:
+        return sock.recv(len(http2.PREFACE), socket.MSG_PEEK | socket.MSG_WAITALL) == http2.PREFACE
 
     def _http1(self, sock: socket.socket) -> None:
         reader = http1.Reader(sock)

@@ -38,11 +38,13 @@ class Wasi:
     """One running host on a free port. Its log has what others have metrics and access logs for.
 
     `reuse`: instances serve call after call. `checked`: a wrong configuration is refused before the start.
-    `files`: a directory that the component sees as `/config`.
+    `files`: a directory that the component sees as `/config`. `ca`: a file of authorities to be trusted over TLS,
+    which `wasmtime serve` has no option for.
     """
 
     def __init__(self, setup: Setup, config: dict | None, directory: Path, reuse: bool = False,
-                 checked: bool = True, files: Path | None = None, programs: tuple[Path, Path] = (HOST, COMPONENT)):
+                 checked: bool = True, files: Path | None = None, ca: Path | None = None,
+                 programs: tuple[Path, Path] = (HOST, COMPONENT)):
         directory.mkdir(parents=True, exist_ok=True)
         self.log = self.access_log = directory / "host.log"
         environment = {"OPTIMIZER_LOG": "trace"} | setup.environment
@@ -53,6 +55,7 @@ class Wasi:
         else:
             command = [*map(str, programs), "127.0.0.1:0", *["--reuse"] * reuse, *["--unchecked"] * (not checked)]
             command += ["--dir", f"{files}::/config"] if files else []
+            command += ["--ca", str(ca)] if ca else []
             command += [f"{name}={value}" for name, value in environment.items()]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=die_with_parent)

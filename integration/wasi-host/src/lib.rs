@@ -1,5 +1,6 @@
 //! A `wasi:http` host: wasmtime with its own implementation of WASI, as `wasmtime serve` is.
 
+mod authorities;
 mod log;
 
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,7 @@ use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
+pub use crate::authorities::Authorities;
 pub use crate::log::Log;
 use crate::log::Tagged;
 

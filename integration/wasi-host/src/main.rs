@@ -1,14 +1,15 @@
 //! Serves the component over HTTP/1.1, as `wasmtime serve` does.
 //!
-//! `wasi-host COMPONENT ADDRESS [--reuse] [--unchecked] [--dir HOST::GUEST] [NAME=VALUE…]`: the variables are the component's
-//! environment. `--reuse`: instances serve call after call. `--unchecked`: starts with a wrong configuration too. Says where it listens as `wasmtime serve` does.
+//! `wasi-host COMPONENT ADDRESS [--reuse] [--unchecked] [--ca FILE] [--dir HOST::GUEST] [NAME=VALUE…]`: the variables are the component's
+//! environment. `--reuse`: instances serve call after call. `--unchecked`: starts with a wrong configuration too. `--ca`: servers with certificates by these
+//! authorities are trusted as well. Says where it listens as `wasmtime serve` does.
 
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use tokio::net::TcpListener;
-use wasi_host::{Host, Loaded};
+use wasi_host::{Authorities, Host, Loaded};
 use wasmtime::{Error, Result};
 use wasmtime_wasi::FsPerms;
 use wasmtime_wasi_http::io::TokioIo;
@@ -19,11 +20,15 @@ async fn main() -> Result<()> {
     let mut next = |what| arguments.next().ok_or_else(|| Error::msg(format!("missing: {what}")));
     let (component, address) = (next("the component")?, next("the address")?);
     let (mut environment, mut directories) = (Vec::new(), Vec::new());
-    let (mut reuse, mut check) = (false, true);
+    let (mut reuse, mut check, mut authorities) = (false, true, None);
     while let Some(argument) = arguments.next() {
         match &*argument {
             "--reuse" => reuse = true,
             "--unchecked" => check = false,
+            "--ca" => {
+                authorities =
+                    Some(Authorities::beside_mozillas(&arguments.next().unwrap_or_default())?);
+            }
             "--dir" => {
                 let pair = arguments.next().unwrap_or_default();
                 let pair = pair.split_once("::").map(|(a, b)| (a.to_owned(), b.to_owned()));
@@ -41,7 +46,7 @@ async fn main() -> Result<()> {
             let opened = wasi.preopened_dir(host, guest, FsPerms::ReadOnly);
             opened.inspect_err(|error| eprintln!("{host}: {error}")).ok();
         }
-        None
+        authorities.clone().map(|authorities| Box::new(authorities) as _)
     };
     let log = |_: &str, line: &str| eprintln!("{line}");
     let host = Host::new(Loaded::load(&component)?, reuse, Box::new(equip), Box::new(log));
