@@ -85,7 +85,7 @@ demo: build services $(VENV)/.complete ## A tour through a real Envoy (HOST=wasi
 test: test-native test-node test-meta test-streams test-e2e test-e2e-wasi test-conformance test-soak test-bench ## Everything: native, in the host harness, under Node, on the real Envoy
 
 .PHONY: test-all
-test-all: test fault-matrix ## The same, and what takes minutes: the whole fault matrix, the module's memory over 100,000 exchanges
+test-all: test fault-matrix fault-matrix-wasi ## The same, and what takes minutes: the whole fault matrix on both hosts, the module's memory over 100,000 exchanges
 	$(CARGO) test $(LOCKED) -p integration --test memory -- --ignored
 	$(CARGO) clippy $(EXT_PROC) -- -D warnings
 
@@ -142,6 +142,10 @@ breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers co
 .PHONY: fault-matrix
 fault-matrix: build $(VENV)/.complete ## Every fault at every hook on the real Envoy; writes integration/e2e/FAULTS.md
 	FAULT_REPORT=integration/e2e/FAULTS.md $(VENV)/bin/python -m pytest -q -m 'full or not full' integration/e2e/test_fault_matrix.py
+
+.PHONY: fault-matrix-wasi
+fault-matrix-wasi: build wasi-host $(VENV)/.complete ## The same on a wasi:http host; writes integration/e2e/FAULTS_ON_WASI.md
+	E2E_HOST=wasi FAULT_REPORT=integration/e2e/FAULTS_ON_WASI.md $(VENV)/bin/python -m pytest -q -m 'full or not full' integration/e2e/test_fault_matrix.py
 
 .PHONY: test-conformance
 test-conformance: services $(VENV)/.complete

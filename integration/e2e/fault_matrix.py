@@ -400,6 +400,20 @@ def awaiting(request: Request) -> Request:
     return replace(request, headers=expecting, body=[0.05, request.body])
 
 
+def late(stream: bool) -> Answer | Raw:
+    """No answer, while the client leaves. A host that does not say so has to be given one, for an end."""
+    if ON == "envoy":
+        return NEVER
+    return replace(sse(*STREAM, gap=0.05) if stream else healthy(stream), delay=1.0)
+
+
+def stalled(stream: bool) -> Answer:
+    """Half an answer, and no end of it but for such a host."""
+    half = [*STREAM[:4]] if stream else [PLAIN[:50]]
+    hangs = {"body": half, "end": "hang"} if ON == "envoy" else {"body": [*half, 2.0], "end": "close"}
+    return replace(healthy(stream), framing="chunked", **hangs)
+
+
 def leaves(name: str, point: str, hooks: tuple[Hook, ...], callouts: dict[str, str], calls: int,
            write_back: str | tuple[str, str] | None = None, response: str | None = None,
            **more) -> Fault:
@@ -429,12 +443,10 @@ CLIENT = [
     leaves("leaves while the optimizer is asked about the request", "optimize", HOOKS,
            {"optimize": "abandoned"}, 0),
     leaves("leaves before the provider answers", "provider", HOOKS, ASKED, 1, "client_gone",
-           provider=lambda stream: NEVER),
+           provider=late),
     leaves("leaves in the middle of the answer", "answer", HOOKS, ASKED, 1,
            ("response_unreadable", "stream_incomplete"), "bypassed:client_gone",
-           provider=lambda stream: replace(
-               healthy(stream), body=STREAM[:4] if stream else [PLAIN[:50]], framing="chunked",
-               end="hang")),
+           provider=stalled),
     leaves("leaves while the optimizer is asked about the answer", "optimize_response", (RESPONSE,),
            ASKED | {"optimize_response": "abandoned"}, 1, response="bypassed:client_gone"),
     client("sends chunks of one byte", bytewise("chunked")),

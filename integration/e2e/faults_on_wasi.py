@@ -24,7 +24,7 @@ def expected(row: Row, stream: bool, found: Expected) -> Expected | None:
     if fault.party == "provider" and fault.name in ("is absent", "resets without an answer"):
         return replace(found, client="component's")
     if fault.leaves:
-        return without_news(row, found)
+        return without_news(row, stream, found)
     if found.client == "502":
         return replace(found, client="broken")
     if fault.name == "answers with 64 MB":
@@ -33,7 +33,7 @@ def expected(row: Row, stream: bool, found: Expected) -> Expected | None:
     return found
 
 
-def without_news(row: Row, found: Expected) -> Expected | None:
+def without_news(row: Row, stream: bool, found: Expected) -> Expected:
     """The host tells only somebody who writes that nobody is there: until then the call goes on."""
     hook = row.hook.name
     if row.fault.leaves == "optimize":
@@ -42,9 +42,13 @@ def without_news(row: Row, found: Expected) -> Expected | None:
                        callouts=found.callouts | {"optimize": "timeout"})
     if row.fault.leaves == "optimize_response":
         return replace(found, response="bypassed:optimizer_timeout").callout(row.hook, "timeout")
-    if row.fault.leaves == "provider" or (row.fault.leaves == "answer" and hook == "response"):
-        # It waits for a provider that never answers in full, as long as the host lets it.
-        return None
+    if row.fault.leaves == "provider" and hook == "response":
+        return replace(found, response="transformed").callout(row.hook, "ok")
+    if row.fault.leaves == "provider" and hook == "write-back":
+        # A stream is broken off at its first event; an answer that has come whole is worth keeping.
+        if stream:
+            return replace(found, write_back="bypassed:stream_incomplete")
+        return replace(found, write_back="queued").callout(row.hook, "ok")
     return found
 
 

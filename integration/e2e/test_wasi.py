@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+import uuid
 
 import openai
 import pytest
@@ -16,6 +17,7 @@ from kit.message import NEVER, RESET, Answer, Raw
 from kit.optimizer import CACHE, OPTIMIZE, RECORD, hits, says, transforms
 from kit.provider import sse
 from kit.proxy import HTTP1, ON, Proxy
+from kit.streams import told
 from kit.wasi import COMPONENT, ROOT, Wasi
 
 pytestmark = pytest.mark.skipif(ON == "envoy", reason="E2E_HOST=wasi")
@@ -145,6 +147,39 @@ def test_what_concerns_the_connection_stays_there(plain, provider):
     [seen] = provider.of(reply.case)
     assert [name for name, _ in ours if seen.headers.has(name)] == ["x-own"]
     assert seen.headers.all("host") == [f"127.0.0.1:{provider.port}"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+def test_a_client_that_leaves_before_its_answer_begins_has_it_called_all_the_same(
+        recording, optimizer, provider, cache_key, stream):
+    """The host tells nobody. What is kept of it is a whole answer, or nothing."""
+    has_left = threading.Event()
+
+    def once_it_has(seen):
+        has_left.wait(15)
+        return transforms(CHAT.shorten, cacheEligible=True, cacheKey=cache_key)(seen)
+
+    optimizer.on(OPTIMIZE, once_it_has)
+    if stream:
+        provider.answers(sse(*told(CHAT), gap=0.1))
+    counting = recording.counting()
+    call, id = CHAT.call(**{"stream": True} if stream else {}), uuid.uuid4().hex
+    call.headers.append(("x-request-id", id))
+    with client.begin(recording.port, call, HTTP1):
+        optimizer.wait_for(lambda seen: seen.path == OPTIMIZE)
+    time.sleep(0.3)  # For the host, which knows.
+    has_left.set()
+    assert recording.logged(id, seconds=10)["outcome"] == "transformed"
+    [seen] = provider.calls
+    assert seen.complete and seen.json["messages"] == CHAT.shorter_prompt
+    record = optimizer.record(id)
+    assert (record["status"], record["optimizationStatus"]) == (200, "applied")
+    # The provider's stream is broken off when its first event finds nobody.
+    assert ("completionTokens" in record) is not stream
+    if stream:
+        counting.expect(write_backs={"bypassed stream_incomplete": 1})
+    else:
+        assert optimizer.written_back(cache_key)["response"] == CHAT.answer
 
 
 def test_a_client_that_leaves_a_silent_stream_is_noticed(plain, provider):
