@@ -111,15 +111,32 @@ pub fn end_to_end<'a>(headers: Headers<'a>) -> impl Iterator<Item = (&'a [u8], &
     })
 }
 
+/// The most bytes of names and values that go on, with [`OF_EACH`] more for each. wasmtime ends an instance that sets
+/// more than 128 KiB of headers, counted so; the rest is for what is added to them.
+const MAX_HEAD_BYTES: usize = 112 * 1024;
+
+/// What a header takes beside its bytes.
+const OF_EACH: usize = 72;
+
+/// Whether a message's headers can go on, or are too large for that.
+pub fn fits(headers: Headers<'_>) -> bool {
+    let sizes = headers.iter().flat_map(|(name, value)| [name.len(), value.len(), OF_EACH]);
+    sizes.fold(0, usize::saturating_add) <= MAX_HEAD_BYTES
+}
+
 /// Whether an answer with this status to a request with this method has a body,
 /// whatever its headers say (RFC 9112, section 6.3).
 pub fn has_body(method: &str, status: u16) -> bool {
     method != "HEAD" && !matches!(status, 100..=199 | 204 | 304)
 }
 
-/// Why the provider gave no answer.
+/// Why the client gets no answer of the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unanswered {
+    /// The request cannot go on: its headers are too large.
+    RequestTooLarge,
+    /// The answer cannot go on: its headers are too large.
+    AnswerTooLarge,
     /// It cannot be reached, or broke off.
     Unreachable,
     /// It took longer than the host waits.
@@ -127,9 +144,13 @@ pub enum Unanswered {
 }
 
 impl Unanswered {
-    /// What the client gets in its place: status and plain text (RFC 9110, sections 15.6.3 and 15.6.5).
+    /// What the client gets in its place: status and plain text (RFC 9110, sections 15.6.3 and 15.6.5; RFC 6585, section 5).
     pub const fn answer(self) -> (u16, &'static str) {
         match self {
+            Unanswered::RequestTooLarge => (431, "the request's headers are too large\n"),
+            Unanswered::AnswerTooLarge => {
+                (502, "the headers of the provider's answer are too large\n")
+            }
             Unanswered::Unreachable => (502, "the provider cannot be reached\n"),
             Unanswered::Timeout => (504, "the provider took too long to answer\n"),
         }
@@ -201,6 +222,15 @@ mod tests {
         ];
         let kept: Vec<_> = end_to_end(Headers::new(&fields)).collect();
         assert_eq!(kept, fields[6..]);
+    }
+
+    #[test]
+    fn headers_fit_up_to_a_size_in_all() {
+        let most = vec![b'x'; MAX_HEAD_BYTES - 2 * (OF_EACH + 1) - 1];
+        let fields: [(&[u8], &[u8]); 2] = [(b"a", &most), (b"b", b"x")];
+        assert!(fits(Headers::new(&fields)) && fits(Headers::new(&fields[..1])));
+        assert!(!fits(Headers::new(&[fields[0], (b"b", b"xx")])));
+        assert!(!fits(Headers::new(&[fields[0], fields[1], (b"c", b"")])));
     }
 
     #[test]

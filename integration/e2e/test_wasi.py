@@ -13,7 +13,7 @@ from kit import client
 from kit.client import Request
 from kit.dialects import CHAT
 from kit.envoy_config import Setup
-from kit.message import NEVER, RESET, Answer, Raw
+from kit.message import NEVER, RESET, Answer, Raw, as_json
 from kit.optimizer import CACHE, OPTIMIZE, RECORD, hits, says, transforms
 from kit.provider import sse
 from kit.proxy import HTTP1, ON, Proxy
@@ -130,6 +130,41 @@ def test_bytes_behind_an_answer_of_the_optimizer_harm_nobody(plain, optimizer, p
     assert (reply.status, reply.json) == (200, CHAT.answer)
     assert provider.of(reply.case)[0].body == CHAT.call().body
     assert plain.outcome(reply) in ("bypassed:answer_not_json", "bypassed:optimizer_unreachable")
+
+
+LARGE_HEADS = {"one header": [("x-large", "h" * 131_000)], "many": [(f"x-{n}", "h" * 1_400) for n in range(85)]}
+
+
+@pytest.mark.parametrize("headers", LARGE_HEADS.values(), ids=LARGE_HEADS)
+@pytest.mark.parametrize("path", [CHAT.path, "/any"])
+def test_headers_larger_than_the_host_carries_are_refused(plain, optimizer, provider, path, headers):
+    """wasmtime would end the instance."""
+    call = CHAT.call()
+    call.path = path
+    provider.answers(as_json(CHAT.answer, headers=headers))
+    reply = plain.send(call)
+    assert (reply.status, reply.body) == (502, b"the headers of the provider's answer are too large\n")
+    provider.answers(provider.default)
+    call.headers += headers
+    reply = plain.send(call)
+    assert (reply.status, reply.body) == (431, b"the request's headers are too large\n")
+    assert provider.of(reply.case) == []
+
+
+@pytest.mark.parametrize("size", [60_000, 110_000])
+def test_large_headers_pass(plain, optimizer, provider, size):
+    def script(seen):
+        answer = transforms(CHAT.shorten)(seen)
+        answer.headers.append(("x-large", "h" * 200_000))
+        return answer
+
+    optimizer.on(OPTIMIZE, script)
+    headers = [("x-large", "h" * size)]
+    provider.answers(as_json(CHAT.answer, headers=headers))
+    reply = plain.send(CHAT.call(headers=headers))
+    assert (reply.status, reply.json, reply.headers.get("x-large")) == (200, CHAT.answer, "h" * size)
+    [seen] = provider.of(reply.case)
+    assert seen.json == CHAT.shorten(CHAT.request) and seen.headers.get("x-large") == "h" * size
 
 
 @pytest.mark.parametrize("method, status", [("HEAD", 200), ("GET", 204), ("GET", 304), ("DELETE", 204)])

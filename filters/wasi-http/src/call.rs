@@ -105,6 +105,10 @@ impl<'v> Call<'v> {
         let method = http::method_name(&self.method);
         let pseudo = [(":method", method), (":path", &*path), (":authority", &*authority)];
         let head = Head::new(pseudo, &request.headers());
+        if !head.fits() {
+            let (status, text) = Unanswered::RequestTooLarge.answer();
+            return http::answer(out, status, text).await;
+        }
         self.request.fields = head.forwarded();
         let upstream = self.upstream.clone();
         let length = head.read(|headers| {
@@ -203,8 +207,12 @@ impl<'v> Call<'v> {
             }
         };
         let status = response.status();
+        let head = Head::of_answer(status, &response.headers());
+        if !head.fits() {
+            return self.refuse(out, Unanswered::AnswerTooLarge).await;
+        }
         let has_body = has_body(http::method_name(&self.method), status);
-        self.head(status, &response.headers(), true, !has_body);
+        self.head(&head, true, !has_body);
         let Some(mut reader) = response.consume().ok().and_then(Reader::new) else { return };
         let held = match has_body {
             true => self.hold(Side::Response, &mut reader).await,
@@ -218,8 +226,7 @@ impl<'v> Call<'v> {
     }
 
     /// The head of an answer has arrived.
-    fn head(&mut self, status: u16, fields: &Fields, from_provider: bool, end_of_stream: bool) {
-        let head = Head::new([(":status", &*status.to_string())], fields);
+    fn head(&mut self, head: &Head, from_provider: bool, end_of_stream: bool) {
         self.response.fields = head.forwarded();
         let upstream = self.upstream.clone();
         head.read(|headers| {
@@ -263,7 +270,7 @@ impl<'v> Call<'v> {
     /// There is no answer of the provider's.
     async fn refuse(&mut self, out: ResponseOutparam, why: Unanswered) {
         let (status, text) = why.answer();
-        self.head(status, &http::text_fields(text), false, false);
+        self.head(&Head::of_answer(status, &http::text_fields(text)), false, false);
         let fields = std::mem::replace(&mut self.response.fields, Fields::new());
         if let Some(writer) = http::respond(out, status, fields, true)
             && writer.write(text.as_bytes()).await.is_ok()

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use optimizer_core::forward::{Scheme, Target, end_to_end};
+use optimizer_core::forward::{self, Scheme, Target, end_to_end};
 use optimizer_core::headers::Headers;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
@@ -20,6 +20,15 @@ impl Head {
         let mut all = Vec::from(pseudo.map(|(name, value)| (name.to_owned(), value.into())));
         all.extend(fields.entries());
         Self(all)
+    }
+
+    pub fn of_answer(status: u16, fields: &Fields) -> Self {
+        Self::new([(":status", &*status.to_string())], fields)
+    }
+
+    /// Whether they can be set anew, to go on.
+    pub fn fits(&self) -> bool {
+        self.read(forward::fits)
     }
 
     /// As the core reads them.
