@@ -91,23 +91,23 @@ impl Call {
     }
 
     /// Reads the body's facts; its members must be those of this call.
-    pub(crate) fn read_body(&mut self, body: &Object<'_>) {
+    pub(crate) fn read_body(&mut self, body: &Object<'_, [u8]>) {
         let set = |name| {
-            body.get(name).is_some_and(|value| json::kind(value) != Kind::Null && value != "false")
+            body.get(name).is_some_and(|value| json::kind(value) != Kind::Null && value != b"false")
         };
         let is_name =
             |model: &&str| json::kind(model) == Kind::String && model.len() <= MAX_MODEL_BYTES;
-        self.model = body.get("model").filter(is_name).map(Into::into);
-        let options = body.get("stream_options").map(str::as_bytes).map(Object::parse);
+        self.model = body.text_of("model").filter(is_name).map(Into::into);
+        let options = body.get("stream_options").map(Object::parse);
         self.body = BodyFacts {
-            stream: body.get("stream") == Some("true"),
+            stream: body.get("stream") == Some(b"true"),
             include_usage: options.is_some_and(|options| {
                 options.is_ok_and(|options| options.get("include_usage") == Some("true"))
             }),
             // A replayed id would point at state that the provider keeps, or does not.
             stateful: self.dialect == Dialect::OpenAiResponses
                 && (["background", "previous_response_id", "conversation"].into_iter().any(set)
-                    || body.get("store") != Some("false")),
+                    || body.get("store") != Some(b"false")),
         };
     }
 

@@ -5,13 +5,13 @@ mod bulk;
 mod cursor;
 mod equal;
 mod scan;
+mod string;
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use bulk::skip_plain;
 pub use cursor::{count_items, each_member};
 pub use equal::equal;
 use equal::equal_beyond;
@@ -32,15 +32,15 @@ pub enum JsonError {
 
 /// One member of an object.
 #[derive(Clone, Debug)]
-pub struct Member<'a> {
+pub struct Member<'a, T: ?Sized = str> {
     /// The name, escapes decoded.
     pub name: Cow<'a, str>,
     /// The value as it stands in the text.
-    pub value: &'a str,
+    pub value: &'a T,
     place: Place,
 }
 
-impl Member<'_> {
+impl<T: ?Sized> Member<'_, T> {
     /// How many arrays and objects stand inside each other in the value. Beside
     /// another version of the object, parts that are the same count as no less deep than
     /// all that was there.
@@ -72,11 +72,12 @@ struct Place {
 #[derive(Debug)]
 pub(crate) struct Places(Vec<Place>);
 
-/// An object's text and where its members stand in it.
+/// An object's text and where its members stand in it: as `str`, or as the bytes of which each
+/// part that is wanted as text has to be asked for as such; in both cases they are UTF-8.
 #[derive(Clone, Debug)]
-pub struct Object<'a> {
-    text: &'a str,
-    members: Vec<Member<'a>>,
+pub struct Object<'a, T: ?Sized = str> {
+    text: &'a T,
+    members: Vec<Member<'a, T>>,
     /// Where the members are many: their places, by name.
     by_name: Vec<usize>,
 }
@@ -86,7 +87,7 @@ const FEW: usize = 32;
 /// No request and no answer has more members; each costs more than its bytes.
 const MAX_MEMBERS: usize = 4096;
 
-fn distinct(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
+fn distinct<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonError> {
     let mut rest = members;
     while let [first, others @ ..] = rest {
         if others.iter().any(|other| other.name == first.name) {
@@ -97,7 +98,7 @@ fn distinct(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
     Ok(Vec::new())
 }
 
-fn sorted(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
+fn sorted<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonError> {
     let name = |&place: &usize| members.get(place).map(|member| &*member.name);
     let mut by_name: Vec<usize> = (0..members.len()).collect();
     by_name.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
@@ -108,21 +109,42 @@ fn sorted(members: &[Member<'_>]) -> Result<Vec<usize>, JsonError> {
 }
 
 impl<'a> Object<'a> {
-    /// Validates `bytes` and locates the members, in one pass.
+    /// Validates `bytes` and locates the members.
     ///
     /// # Errors
     /// Says in which way it is not a spliceable object.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, JsonError> {
-        Self::read(bytes, Wanted::default()).map(|(object, _)| object)
+        Self::read(bytes, Wanted::default())
     }
 
-    /// The same for an object of which another version will be parsed beside it.
+    /// The same with no other member than `name`.
     ///
     /// # Errors
-    /// Likewise.
+    /// Likewise, but for what concerns the others' names.
+    pub fn parse_only(bytes: &'a [u8], name: &str) -> Result<Self, JsonError> {
+        Self::read(bytes, Wanted { only: Some(name), ..Wanted::default() })
+    }
+
+    fn read(bytes: &'a [u8], wanted: Wanted<'_>) -> Result<Self, JsonError> {
+        let text = text(bytes).ok_or(JsonError::NotJson)?;
+        let (Object { members, by_name, .. }, _) = Object::read_bytes(bytes, wanted)?;
+        let as_text = |Member { name, place, .. }: Member<'a, [u8]>| {
+            Some(Member { name, value: text.get(place.value.clone())?, place })
+        };
+        let members = members.into_iter().map(as_text).collect::<Option<_>>();
+        Ok(Self { text, members: members.ok_or(JsonError::NotJson)?, by_name })
+    }
+}
+
+impl<'a> Object<'a, [u8]> {
+    /// Validates `bytes` and locates the members in one pass, for an object of which another
+    /// version will be parsed beside it.
+    ///
+    /// # Errors
+    /// Says in which way it is not a spliceable object.
     pub fn parse_first(bytes: &'a [u8]) -> Result<Self, JsonError> {
         let wanted = Wanted { items: true, ..Wanted::default() };
-        Self::read(bytes, wanted).map(|(object, _)| object)
+        Self::read_bytes(bytes, wanted).map(|(object, _)| object)
     }
 
     /// The same, and in the same pass the object that it holds as `inner`.
@@ -133,32 +155,22 @@ impl<'a> Object<'a> {
     pub fn parse_with_inner(
         bytes: &'a [u8],
         inner: &str,
-        beside: Option<&Object<'_>>,
+        beside: Option<&Object<'_, [u8]>>,
     ) -> Result<(Self, Option<Result<Self, JsonError>>), JsonError> {
-        Self::read(bytes, Wanted { inner: Some(inner), beside, ..Wanted::default() })
+        Self::read_bytes(bytes, Wanted { inner: Some(inner), beside, ..Wanted::default() })
     }
 
-    /// The same with no other member than `name`.
-    ///
-    /// # Errors
-    /// Likewise, but for what concerns the others' names.
-    pub fn parse_only(bytes: &'a [u8], name: &str) -> Result<Self, JsonError> {
-        let wanted = Wanted { only: Some(name), ..Wanted::default() };
-        Self::read(bytes, wanted).map(|(object, _)| object)
-    }
-
-    fn read(
+    fn read_bytes(
         bytes: &'a [u8],
         wanted: Wanted<'_>,
     ) -> Result<(Self, Option<Result<Self, JsonError>>), JsonError> {
-        let text = text(bytes).ok_or(JsonError::NotJson)?;
-        let read = Scanner::new(text).read(wanted).map_err(|NotJson| JsonError::NotJson)?;
+        let read = Scanner::new(bytes).read(wanted).map_err(|NotJson| JsonError::NotJson)?;
         let mut read = read.ok_or(JsonError::NotObject)?;
         let inner = read.inner.take().map(|(text, read)| Self::of(text, *read));
-        Ok((Self::of(text, read)?, inner))
+        Ok((Self::of(bytes, read)?, inner))
     }
 
-    fn of(text: &'a str, read: Read<'a>) -> Result<Self, JsonError> {
+    fn of(text: &'a [u8], read: Read<'a>) -> Result<Self, JsonError> {
         if let Some(refused) = read.refused {
             return Err(refused);
         }
@@ -183,8 +195,7 @@ impl<'a> Object<'a> {
             .map_or_else(|| Self::parse_first(bytes), Ok)
     }
 
-    fn at(bytes: &'a [u8], places: Places) -> Option<Self> {
-        let text = text(bytes)?;
+    fn at(text: &'a [u8], places: Places) -> Option<Self> {
         let member = |place: Place| {
             let name = name_of(text.get(place.key.clone())?)?;
             Some(Member { name, value: text.get(place.value.clone())?, place })
@@ -193,23 +204,30 @@ impl<'a> Object<'a> {
         Some(Self { text, members, by_name: Vec::new() })
     }
 
+    /// The value of the member called `name` as text.
+    pub fn text_of(&self, name: &str) -> Option<&'a str> {
+        self.get(name).and_then(text)
+    }
+}
+
+impl<'a, T: ?Sized> Object<'a, T> {
     /// The text itself.
-    pub fn text(&self) -> &'a str {
+    pub fn text(&self) -> &'a T {
         self.text
     }
 
     /// The members in the order of the text.
-    pub fn members(&self) -> &[Member<'a>] {
+    pub fn members(&self) -> &[Member<'a, T>] {
         &self.members
     }
 
     /// The value of the member called `name`, as it stands in the text.
-    pub fn get(&self, name: &str) -> Option<&'a str> {
+    pub fn get(&self, name: &str) -> Option<&'a T> {
         self.member(name).map(|member| member.value)
     }
 
     /// The member called `name`.
-    pub(crate) fn member(&self, name: &str) -> Option<&Member<'a>> {
+    pub(crate) fn member(&self, name: &str) -> Option<&Member<'a, T>> {
         if self.by_name.is_empty() {
             self.members.iter().find(|member| member.name == name)
         } else {
@@ -218,7 +236,9 @@ impl<'a> Object<'a> {
             found.ok().and_then(|at| self.members.get(*self.by_name.get(at)?))
         }
     }
+}
 
+impl<T: AsRef<[u8]> + ?Sized> Object<'_, T> {
     /// This object with `new` laid over it: a member that `new` holds with an
     /// equal value keeps its bytes, one with another value takes `new`'s value,
     /// one that only `new` holds is added at the end. A member that `new` lacks
@@ -226,10 +246,10 @@ impl<'a> Object<'a> {
     /// another object, that was this one.
     ///
     /// `None` if nothing changes.
-    pub fn overlay(&self, new: &Object<'_>, remove_missing: bool) -> Option<Vec<u8>> {
-        let bytes = self.text.as_bytes();
+    pub fn overlay(&self, new: &Object<'_, T>, remove_missing: bool) -> Option<Vec<u8>> {
+        let bytes = self.text.as_ref();
         let mut changed = false;
-        let mut out = Vec::with_capacity(self.text.len().max(new.text.len()));
+        let mut out = Vec::with_capacity(bytes.len().max(new.text.as_ref().len()));
         let first = self.members.first();
         let last_end = self.members.last().map_or(0, |member| member.place.value.end);
         let head_end = first.map_or_else(
@@ -249,7 +269,8 @@ impl<'a> Object<'a> {
                 }
                 None => None,
                 Some(new) => {
-                    let same = equal_beyond(new.place.shared, member.value, new.value);
+                    let same =
+                        equal_beyond(new.place.shared, member.value.as_ref(), new.value.as_ref());
                     (!same).then_some(new.value)
                 }
             };
@@ -262,7 +283,7 @@ impl<'a> Object<'a> {
                 Some(new) => {
                     changed = true;
                     copy(&mut out, bytes, from..value.start);
-                    out.extend_from_slice(new.as_bytes());
+                    out.extend_from_slice(new.as_ref());
                 }
             }
         }
@@ -273,7 +294,7 @@ impl<'a> Object<'a> {
             }
             empty = false;
             let Place { key, value, .. } = &member.place;
-            copy(&mut out, new.text.as_bytes(), key.start..value.end);
+            copy(&mut out, new.text.as_ref(), key.start..value.end);
         }
         let tail = if self.members.is_empty() { head_end } else { last_end };
         copy(&mut out, bytes, tail..bytes.len());
@@ -294,7 +315,7 @@ pub(crate) fn near_end<'a>(object: &'a [u8], quoted: &[u8]) -> Option<&'a str> {
     let at = (0..near.len()).rev().find(|&at| {
         near.get(at) == Some(&b'"') && near.get(at..).is_some_and(|end| end.starts_with(quoted))
     })?;
-    Scanner::new(text(near.get(at..)?)?).last_members().ok()
+    Scanner::new(near.get(at..)?).last_members().ok().and_then(text)
 }
 
 /// `bytes` as text, if that is what they are.
@@ -302,14 +323,18 @@ fn text(bytes: &[u8]) -> Option<&str> {
     simdutf8::basic::from_utf8(bytes).ok()
 }
 
+fn is_utf8(bytes: &[u8]) -> bool {
+    text(bytes).is_some()
+}
+
 /// A member's name without its quotes, borrowed where it has no escapes; `None`
 /// if one of those names half a surrogate pair.
-fn name_of(quoted: &str) -> Option<Cow<'_, str>> {
+fn name_of(quoted: &[u8]) -> Option<Cow<'_, str>> {
     let inside = quoted.get(1..quoted.len().saturating_sub(1))?;
-    if skip_plain(inside.as_bytes()).is_empty() {
-        Some(Cow::Borrowed(inside))
+    if inside.contains(&b'\\') {
+        serde_json::from_slice(quoted).ok().map(Cow::Owned)
     } else {
-        serde_json::from_str(quoted).ok().map(Cow::Owned)
+        std::str::from_utf8(inside).ok().map(Cow::Borrowed)
     }
 }
 
@@ -331,8 +356,8 @@ pub enum Kind {
 }
 
 /// The JSON type of `value`, which must be valid JSON.
-pub fn kind(value: &str) -> Kind {
-    match value.trim_ascii_start().bytes().next() {
+pub fn kind(value: &(impl AsRef<[u8]> + ?Sized)) -> Kind {
+    match value.as_ref().trim_ascii_start().first() {
         Some(b'{') => Kind::Object,
         Some(b'[') => Kind::Array,
         Some(b'"') => Kind::String,
@@ -343,8 +368,8 @@ pub fn kind(value: &str) -> Kind {
 }
 
 /// Whether `value`, valid JSON, is an array or object with nothing in it.
-pub fn is_empty(value: &str) -> bool {
-    let mut bytes = value.bytes().filter(|byte| !byte.is_ascii_whitespace());
+pub fn is_empty(value: &(impl AsRef<[u8]> + ?Sized)) -> bool {
+    let mut bytes = value.as_ref().iter().filter(|byte| !byte.is_ascii_whitespace());
     bytes.next();
     matches!(bytes.next(), Some(b']' | b'}'))
 }

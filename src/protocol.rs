@@ -82,8 +82,8 @@ fn envelope(members: &[(&str, &[u8])]) -> Vec<u8> {
 /// unexpected type count as not there: builds differ in what they send.
 #[derive(Debug)]
 pub(crate) struct Answer<'a> {
-    members: Object<'a>,
-    transformed: Option<Result<Object<'a>, JsonError>>,
+    members: Object<'a, [u8]>,
+    transformed: Option<Result<Object<'a, [u8]>, JsonError>>,
 }
 
 impl<'a> Answer<'a> {
@@ -94,7 +94,7 @@ impl<'a> Answer<'a> {
     pub(crate) fn parse(
         body: &'a [u8],
         transformed: &str,
-        original: Option<&Object<'_>>,
+        original: Option<&Object<'_, [u8]>>,
     ) -> Result<Self, Bypass> {
         match Object::parse_with_inner(body, transformed, original) {
             Ok((members, transformed)) => Ok(Self { members, transformed }),
@@ -104,14 +104,14 @@ impl<'a> Answer<'a> {
     }
 
     fn typed(&self, name: &str, expected: Kind) -> Option<&'a str> {
-        self.members.get(name).filter(|value| json::kind(value) == expected)
+        self.members.text_of(name).filter(|value| json::kind(value) == expected)
     }
 
     /// The transformed request or response.
     ///
     /// # Errors
     /// Why there is none that could be applied.
-    pub(crate) fn transformed(&self) -> Result<&Object<'a>, Bypass> {
+    pub(crate) fn transformed(&self) -> Result<&Object<'a, [u8]>, Bypass> {
         match &self.transformed {
             Some(Ok(transformed)) => Ok(transformed),
             Some(Err(JsonError::NotJson)) => Err(Bypass::AnswerNotJson),
@@ -122,7 +122,7 @@ impl<'a> Answer<'a> {
 
     /// `cachedResponse` of a hit, if it is something that can be served.
     pub(crate) fn hit(&self) -> Option<&'a str> {
-        let hit = self.members.get("cacheHit") == Some("true");
+        let hit = self.members.get("cacheHit") == Some(b"true");
         let body = self.typed("cachedResponse", Kind::Object).filter(|_| hit)?;
         let object = Object::parse(body.as_bytes()).ok()?;
         (!object.members().is_empty() && !has_error(&object)).then_some(body)
@@ -130,7 +130,7 @@ impl<'a> Answer<'a> {
 
     /// `cacheKey` as JSON, where the optimizer wants the answer written back.
     pub(crate) fn cache_key(&self) -> Option<&'a str> {
-        let eligible = self.members.get("cacheEligible") == Some("true");
+        let eligible = self.members.get("cacheEligible") == Some(b"true");
         let usable = |key: &&str| eligible && *key != "\"\"" && key.len() <= MAX_NAME_BYTES;
         self.typed("cacheKey", Kind::String).filter(usable)
     }

@@ -14,8 +14,8 @@ use crate::json::{self, Kind, Member, Object};
 /// The reason why it is not applied.
 pub(crate) fn request(
     dialect: Dialect,
-    original: &Object<'_>,
-    new: &Object<'_>,
+    original: &Object<'_, [u8]>,
+    new: &Object<'_, [u8]>,
 ) -> Result<Option<Vec<u8>>, Bypass> {
     let has = |name| new.get(name).is_some();
     let full = has("model") && ["messages", "prompt", "input"].into_iter().any(has);
@@ -41,8 +41,8 @@ pub(crate) fn request(
 /// The reason why it is not applied.
 pub(crate) fn response(
     dialect: Dialect,
-    original: &Object<'_>,
-    new: &Object<'_>,
+    original: &Object<'_, [u8]>,
+    new: &Object<'_, [u8]>,
 ) -> Result<Option<Vec<u8>>, Bypass> {
     let required = dialect.required_in_response();
     let full = required.first().is_some_and(|answer| new.get(answer).is_some());
@@ -55,18 +55,18 @@ pub(crate) fn response(
 const MAX_DEPTH: usize = 128;
 
 struct Overlay<'o, 'a> {
-    original: &'o Object<'a>,
-    new: &'o Object<'a>,
+    original: &'o Object<'a, [u8]>,
+    new: &'o Object<'a, [u8]>,
     full: bool,
 }
 
 impl<'a> Overlay<'_, 'a> {
     /// A member as it will be.
-    fn member(&self, name: &str) -> Option<&Member<'a>> {
+    fn member(&self, name: &str) -> Option<&Member<'a, [u8]>> {
         self.new.member(name).or(if self.full { None } else { self.original.member(name) })
     }
 
-    fn get(&self, name: &str) -> Option<&'a str> {
+    fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.member(name).map(|member| member.value)
     }
 
@@ -105,8 +105,9 @@ impl<'a> Overlay<'_, 'a> {
 }
 
 /// Whether a switch is set the same way; null and false are the same as absent.
-fn same_switch(before: Option<&str>, after: Option<&str>) -> bool {
-    let set = |value: Option<&str>| value.is_some_and(|value| !matches!(value, "null" | "false"));
+fn same_switch(before: Option<&[u8]>, after: Option<&[u8]>) -> bool {
+    let set =
+        |value: Option<&[u8]>| value.is_some_and(|value| !matches!(value, b"null" | b"false"));
     match (before, after) {
         (Some(before), Some(after)) if set(Some(before)) => json::equal(before, after),
         (before, after) => set(before) == set(after),
@@ -122,7 +123,8 @@ mod tests {
 
     const CHAT: &str = r#"{"model":"m","messages":[{"role":"user"}],"tools":[{"x":1}],"tool_choice":"auto","stream":true,"seed":7}"#;
 
-    type Apply = fn(Dialect, &Object<'_>, &Object<'_>) -> Result<Option<Vec<u8>>, Bypass>;
+    type Apply =
+        fn(Dialect, &Object<'_, [u8]>, &Object<'_, [u8]>) -> Result<Option<Vec<u8>>, Bypass>;
 
     /// What becomes of `original` with an answer that holds `transformed`.
     fn applied(

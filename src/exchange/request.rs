@@ -225,7 +225,7 @@ impl Active {
         &mut self,
         turn: &mut Turn<'_>,
         body: &Bytes,
-        original: &Object<'_>,
+        original: &Object<'_, [u8]>,
         bound: usize,
         early: bool,
         answer_body: &Bytes,

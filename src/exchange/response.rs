@@ -178,7 +178,7 @@ impl Active {
             Err(reason) => return self.give_up(turn, reason),
         };
         let (usage, places) = match Object::parse_first(&document) {
-            Ok(object) => (object.get("usage").and_then(Usage::parse), object.places()),
+            Ok(object) => (object.text_of("usage").and_then(Usage::parse), object.places()),
             Err(error) => return self.give_up(turn, admission::response_error(error)),
         };
         let probe = match turn.admit() {
@@ -248,7 +248,7 @@ impl Active {
     /// What the optimizer's answer makes of the provider's.
     fn review(
         &mut self,
-        original: &Object<'_>,
+        original: &Object<'_, [u8]>,
         usage: Option<Usage>,
         bound: usize,
         form: Form,
@@ -263,7 +263,7 @@ impl Active {
             return Ok(None);
         };
         let document = Bytes::from(document);
-        let usage = transformed.get("usage").map_or(usage, Usage::parse);
+        let usage = transformed.text_of("usage").map_or(usage, Usage::parse);
         let wire = match form {
             Form::Json => document.len(),
             Form::Stream => {

@@ -1,10 +1,10 @@
 //! A walk through JSON that is known to be valid.
 
-use super::bulk::skip_plain;
+use super::string::end_of_string;
 
 /// How many items an array, valid JSON, has.
 pub fn count_items(array: &str) -> usize {
-    let mut cursor = Cursor::new(array);
+    let mut cursor = Cursor::new(array.as_bytes());
     cursor.peek();
     cursor.bump();
     let mut count: usize = 0;
@@ -17,7 +17,7 @@ pub fn count_items(array: &str) -> usize {
 
 /// Shows each member of `object`, valid JSON: its name with its quotes, as it stands there, and its value.
 pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a str, &'a str)) {
-    let mut cursor = Cursor::new(object);
+    let mut cursor = Cursor::new(object.as_bytes());
     if cursor.peek() != Some(b'{') {
         return;
     }
@@ -37,8 +37,8 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { bytes: text.as_bytes(), at: 0 }
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { bytes: text, at: 0 }
     }
 
     pub(super) fn bump(&mut self) {
@@ -125,15 +125,7 @@ impl<'a> Cursor<'a> {
 
     fn skip_string(&mut self) {
         self.bump();
-        loop {
-            let (behind, escapes) = match skip_plain(self.rest()) {
-                [b'\\', _, behind @ ..] => (behind, true),
-                found => (found.get(1..).unwrap_or_default(), false),
-            };
-            self.at = self.bytes.len().saturating_sub(behind.len());
-            if !escapes {
-                return;
-            }
-        }
+        let length = end_of_string(self.rest()).map(|ended| ended.length);
+        self.at = length.map_or(self.bytes.len(), |length| self.at.saturating_add(length));
     }
 }

@@ -13,14 +13,14 @@ const MAX_DEPTH: usize = 128;
 /// One pass over both where members stand in the same order; the work for
 /// those that do not is bounded by a multiple of the texts' length, beyond which
 /// the values count as different.
-pub fn equal(a: &str, b: &str) -> bool {
-    equal_beyond(0, a, b)
+pub fn equal<T: AsRef<[u8]> + ?Sized>(a: &T, b: &T) -> bool {
+    equal_beyond(0, a.as_ref(), b.as_ref())
 }
 
 /// The same where the first `shared` bytes of both are the same: the whole of
 /// both values, or whole items of two arrays.
-pub(super) fn equal_beyond(shared: usize, a: &str, b: &str) -> bool {
-    if a.len() == b.len() && (a.len() == shared || same(a.as_bytes(), b.as_bytes())) {
+pub(super) fn equal_beyond(shared: usize, a: &[u8], b: &[u8]) -> bool {
+    if a.len() == b.len() && (a.len() == shared || same(a, b)) {
         return true;
     }
     let mut budget = a.len().saturating_add(b.len()).saturating_mul(4);

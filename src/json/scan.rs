@@ -2,8 +2,9 @@
 //! stand. As in `serde_json`, escapes may name lone surrogates, except in the
 //! located members' names. Nothing recurses: no depth overflows the stack.
 
-use super::bulk::{behind, common_prefix, skip_plain};
-use super::{JsonError, MAX_MEMBERS, Member, Object, Place, name_of};
+use super::bulk::{behind, common_prefix};
+use super::string::end_of_string;
+use super::{JsonError, MAX_MEMBERS, Member, Object, Place, is_utf8, name_of};
 
 /// The text is not JSON.
 pub(super) struct NotJson;
@@ -27,29 +28,29 @@ pub(super) struct Wanted<'w> {
     /// Nothing of any other member than this one.
     pub(super) only: Option<&'w str>,
     /// What the innermost object is a version of: bytes that are the same need no reading.
-    pub(super) beside: Option<&'w Object<'w>>,
+    pub(super) beside: Option<&'w Object<'w, [u8]>>,
 }
 
 /// What was read of an object.
 #[derive(Default)]
 pub(super) struct Read<'a> {
-    pub(super) members: Vec<Member<'a>>,
+    pub(super) members: Vec<Member<'a, [u8]>>,
     /// Why there are no members.
     pub(super) refused: Option<JsonError>,
     /// The inner object, and its text.
-    pub(super) inner: Option<(&'a str, Box<Read<'a>>)>,
+    pub(super) inner: Option<(&'a [u8], Box<Read<'a>>)>,
 }
 
 pub(super) struct Scanner<'a> {
-    text: &'a str,
+    text: &'a [u8],
     rest: &'a [u8],
     /// The closing brackets to come, without the next one.
     open: Vec<u8>,
 }
 
 impl<'a> Scanner<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { text, rest: text.as_bytes(), open: Vec::new() }
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Self { text, rest: text, open: Vec::new() }
     }
 
     /// Reads the whole text. `None`: JSON, but no object.
@@ -64,7 +65,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads the last members of an object, to the end of the text; the value of the first one.
-    pub(super) fn last_members(&mut self) -> Result<&'a str, NotJson> {
+    pub(super) fn last_members(&mut self) -> Result<&'a [u8], NotJson> {
         self.key()?;
         self.peek();
         let start = self.at();
@@ -170,8 +171,12 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a member's value, which was `before` in another version.
-    fn member(&mut self, before: Option<&Member<'_>>, items: &mut usize) -> Result<Place, NotJson> {
-        let shared = before.map_or(0, |it| common_prefix(it.value.as_bytes(), self.rest));
+    fn member(
+        &mut self,
+        before: Option<&Member<'_, [u8]>>,
+        items: &mut usize,
+    ) -> Result<Place, NotJson> {
+        let shared = before.map_or(0, |it| common_prefix(it.value, self.rest));
         if let Some(before) = before.filter(|before| before.value.len() == shared)
             && matches!(self.rest.get(shared), Some(b',' | b'}' | b' ' | b'\n' | b'\r' | b'\t'))
         {
@@ -190,7 +195,7 @@ impl<'a> Scanner<'a> {
     /// many `items` the places are kept.
     fn array(
         &mut self,
-        before: Option<&Member<'_>>,
+        before: Option<&Member<'_, [u8]>>,
         shared: usize,
         items: &mut usize,
     ) -> Result<Place, NotJson> {
@@ -216,7 +221,7 @@ impl<'a> Scanner<'a> {
             let (start, rest) = (self.at(), self.rest);
             let tried = known.iter().enumerate().skip(next.saturating_sub(1)).take(window);
             let found = tried.into_iter().find_map(|(at, item)| {
-                let text = before?.value.as_bytes().get(item.clone())?;
+                let text = before?.value.get(item.clone())?;
                 Some((at, behind(rest, text)?))
             });
             let depth = if let Some((at, behind)) = found {
@@ -283,7 +288,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a member's name and the colon; the name with its quotes.
-    fn key(&mut self) -> Result<&'a str, NotJson> {
+    fn key(&mut self) -> Result<&'a [u8], NotJson> {
         if self.peek() != Some(b'"') {
             return Err(NotJson);
         }
@@ -299,24 +304,14 @@ impl<'a> Scanner<'a> {
 
     /// Reads the string that begins here.
     fn string(&mut self) -> Result<(), NotJson> {
-        let mut rest = self.rest.get(1..).unwrap_or_default();
-        loop {
-            rest = match skip_plain(rest) {
-                [b'"', behind @ ..] => {
-                    self.rest = behind;
-                    return Ok(());
-                }
-                [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', behind @ ..] => {
-                    behind
-                }
-                [b'\\', b'u', a, b, c, d, behind @ ..]
-                    if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) =>
-                {
-                    behind
-                }
-                _ => return Err(NotJson),
-            };
+        let inside = self.rest.get(1..).unwrap_or_default();
+        let ended = end_of_string(inside).ok_or(NotJson)?;
+        let (string, behind) = inside.split_at_checked(ended.length).ok_or(NotJson)?;
+        if ended.wide && !is_utf8(string) {
+            return Err(NotJson);
         }
+        self.rest = behind;
+        Ok(())
     }
 
     fn literal(&mut self, word: &[u8]) -> Result<(), NotJson> {
@@ -357,7 +352,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn is_json(text: &str) -> bool {
-        Scanner::new(text).read(Wanted::default()).is_ok()
+        Scanner::new(text.as_bytes()).read(Wanted::default()).is_ok()
     }
 
     const JSON: [&str; 26] = [

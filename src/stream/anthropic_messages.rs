@@ -138,7 +138,7 @@ impl State {
             late.insert(Cow::Borrowed("model"), Cow::Owned(model));
         }
         late.insert(Cow::Borrowed("content"), Cow::Borrowed("[]"));
-        late.retain(|name, value| json::kind(value) != Kind::Null || start.get(name).is_none());
+        late.retain(|name, value| json::kind(&**value) != Kind::Null || start.get(name).is_none());
 
         let blocks = self.blocks.values().map(Block::len);
         let length = late.iter().map(|(name, value)| name.len().saturating_add(value.len()));
@@ -199,7 +199,7 @@ fn write(late: Late<'_>) -> String {
 }
 
 fn overlaid(base: &Object<'_>, mut late: Late<'_>) -> Result<String, StreamError> {
-    late.retain(|name, value| json::kind(value) != Kind::Null || base.get(name).is_none());
+    late.retain(|name, value| json::kind(&**value) != Kind::Null || base.get(name).is_none());
     let late = write(late);
     let changed = base.overlay(&object(late.as_bytes())?, false);
     changed.map_or_else(
