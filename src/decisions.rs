@@ -1,7 +1,5 @@
 //! The `x-anyray-optimization` header: what was done, without content.
 
-use serde_json::value::RawValue;
-
 use crate::json::{self, Kind, Object, ObjectWriter};
 use crate::metric::Verdict;
 use crate::protocol::Answer;
@@ -68,11 +66,9 @@ impl Decisions {
 fn read(list: Option<&str>, members: &[Shown], entries: &mut Vec<String>, unread: &mut usize) {
     let Some(list) = list else { return };
     if !Answer::keeps(list) {
-        *unread = unread.saturating_add(json::count_items(list));
-        return;
+        return json::each_item(list, |_| *unread = unread.saturating_add(1));
     }
-    let items: Vec<&RawValue> = serde_json::from_str(list).unwrap_or_default();
-    entries.extend(items.into_iter().filter_map(|item| shown(item.get(), members)));
+    json::each_item(list, |item| entries.extend(shown(item, members)));
 }
 
 fn shown(entry: &str, members: &[Shown]) -> Option<String> {

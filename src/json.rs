@@ -8,11 +8,13 @@ mod scan;
 mod string;
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-pub use cursor::{count_items, each_member};
+use bulk::same;
+pub use cursor::{each_item, each_member, items};
 pub use equal::equal;
 use equal::equal_beyond;
 use scan::{NotJson, Read, Scanner, Wanted};
@@ -31,7 +33,7 @@ pub enum JsonError {
 }
 
 /// One member of an object.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Member<'a, T: ?Sized = str> {
     /// The name, escapes decoded.
     pub name: Cow<'a, str>,
@@ -74,7 +76,7 @@ pub(crate) struct Places(Vec<Place>);
 
 /// An object's text and where its members stand in it: as `str`, or as the bytes of which each
 /// part that is wanted as text has to be asked for as such; in both cases they are UTF-8.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Object<'a, T: ?Sized = str> {
     text: &'a T,
     members: Vec<Member<'a, T>>,
@@ -100,12 +102,19 @@ fn distinct<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonErro
 
 fn sorted<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonError> {
     let name = |&place: &usize| members.get(place).map(|member| &*member.name);
-    let mut by_name: Vec<usize> = (0..members.len()).collect();
-    by_name.sort_unstable_by(|a, b| name(a).cmp(&name(b)));
+    let by_name = in_order(members.len(), &|a, b| name(&a).cmp(&name(&b)));
     if by_name.windows(2).any(|pair| matches!(pair, [a, b] if name(a) == name(b))) {
         return Err(JsonError::DuplicateMember);
     }
     Ok(by_name)
+}
+
+/// The numbers of so many things in the order that `compare` gives them. Sorting is
+/// written once for all in Wasm.
+fn in_order(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_unstable_by(|&a, &b| compare(a, b));
+    order
 }
 
 impl<'a> Object<'a> {
@@ -238,72 +247,84 @@ impl<'a, T: ?Sized> Object<'a, T> {
     }
 }
 
-impl<T: AsRef<[u8]> + ?Sized> Object<'_, T> {
+impl Object<'_, [u8]> {
     /// This object with `new` laid over it: a member that `new` holds with an
     /// equal value keeps its bytes, one with another value takes `new`'s value,
     /// one that only `new` holds is added at the end. A member that `new` lacks
     /// is removed if `remove_missing`, else kept. Where `new` was parsed beside
     /// another object, that was this one.
     ///
-    /// `None` if nothing changes.
-    pub fn overlay(&self, new: &Object<'_, T>, remove_missing: bool) -> Option<Vec<u8>> {
-        let bytes = self.text.as_ref();
+    /// `None` if nothing changes; borrowed if that is what `new` is as it stands.
+    pub fn overlay<'n>(
+        &self,
+        new: &Object<'n, [u8]>,
+        remove_missing: bool,
+    ) -> Option<Cow<'n, [u8]>> {
+        let from = |range: Range<usize>| self.text.get(range).unwrap_or_default();
         let mut changed = false;
-        let mut out = Vec::with_capacity(bytes.len().max(new.text.as_ref().len()));
-        let first = self.members.first();
-        let last_end = self.members.last().map_or(0, |member| member.place.value.end);
-        let head_end = first.map_or_else(
-            || bytes.iter().position(|&byte| byte == b'{').map_or(0, |at| at.saturating_add(1)),
+        let mut pieces = Vec::with_capacity(self.members.len().saturating_mul(2).saturating_add(4));
+        let head_end = self.members.first().map_or_else(
+            || self.text.iter().position(|&byte| byte == b'{').map_or(0, |at| at.saturating_add(1)),
             |member| member.place.key.start,
         );
-        copy(&mut out, bytes, 0..head_end);
+        pieces.push(from(0..head_end));
         let mut previous_end = head_end;
         let mut empty = true;
         for member in &self.members {
             let Place { key, value, .. } = &member.place;
-            let replacement = match new.member(&member.name) {
-                None if remove_missing => {
-                    changed = true;
-                    previous_end = value.end;
-                    continue;
-                }
-                None => None,
-                Some(new) => {
-                    let same =
-                        equal_beyond(new.place.shared, member.value.as_ref(), new.value.as_ref());
-                    (!same).then_some(new.value)
-                }
-            };
+            let found = new.member(&member.name);
             // What stands between the previous value and this key holds the one comma needed.
-            let from = if empty { key.start } else { previous_end };
-            empty = false;
+            let start = if empty { key.start } else { previous_end };
             previous_end = value.end;
-            match replacement {
-                None => copy(&mut out, bytes, from..value.end),
-                Some(new) => {
-                    changed = true;
-                    copy(&mut out, bytes, from..value.start);
-                    out.extend_from_slice(new.as_ref());
-                }
+            if found.is_none() && remove_missing {
+                changed = true;
+                continue;
             }
+            empty = false;
+            pieces.push(from(start..value.start));
+            pieces.push(match found {
+                // The same bytes, perhaps in their place.
+                Some(new) if new.place.shared == member.value.len() => new.value,
+                Some(new) if !equal_beyond(new.place.shared, member.value, new.value) => {
+                    changed = true;
+                    new.value
+                }
+                _ => member.value,
+            });
         }
-        for member in new.members.iter().filter(|member| self.get(&member.name).is_none()) {
+        for member in new.members.iter().filter(|member| self.member(&member.name).is_none()) {
             changed = true;
             if !empty {
-                out.push(b',');
+                pieces.push(b",");
             }
             empty = false;
             let Place { key, value, .. } = &member.place;
-            copy(&mut out, new.text.as_ref(), key.start..value.end);
+            pieces.push(new.text.get(key.start..value.end).unwrap_or_default());
         }
-        let tail = if self.members.is_empty() { head_end } else { last_end };
-        copy(&mut out, bytes, tail..bytes.len());
-        changed.then_some(out)
+        pieces.push(from(previous_end..self.text.len()));
+        changed.then(|| {
+            let is_new = is_made_of(new.text, &pieces);
+            if is_new { Cow::Borrowed(new.text) } else { Cow::Owned(pieces.concat()) }
+        })
     }
+}
+
+/// Whether `text` is these `pieces`, of which some may be its own.
+fn is_made_of(text: &[u8], pieces: &[&[u8]]) -> bool {
+    let behind_all = pieces.iter().try_fold(text, |rest, &piece| {
+        let (start, behind) = rest.split_at_checked(piece.len())?;
+        (std::ptr::eq(start, piece) || same(start, piece)).then_some(behind)
+    });
+    behind_all.is_some_and(<[u8]>::is_empty)
 }
 
 fn copy(out: &mut Vec<u8>, from: &[u8], range: Range<usize>) {
     out.extend_from_slice(from.get(range).unwrap_or_default());
+}
+
+/// Whether `text` is JSON.
+pub(crate) fn is_json(text: &str) -> bool {
+    Scanner::new(text.as_bytes()).read(Wanted::default()).is_ok()
 }
 
 /// The value of the member called `quoted` of an object of which only the end is read: that member
@@ -496,11 +517,11 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     fn overlay(original: &str, new: &str, remove_missing: bool) -> Option<String> {
-        let original = Object::parse(original.as_bytes()).unwrap();
-        let new = Object::parse(new.as_bytes()).unwrap();
+        let original = Object::parse_first(original.as_bytes()).unwrap();
+        let new = Object::parse_first(new.as_bytes()).unwrap();
         original.overlay(&new, remove_missing).map(|out| {
             assert!(Object::parse(&out).is_ok(), "not JSON: {out:?}");
-            String::from_utf8(out).unwrap()
+            String::from_utf8(out.into_owned()).unwrap()
         })
     }
 
@@ -576,6 +597,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_new_text_is_already_is_not_copied() {
+        let original = r#"{"a":1,"b":[{"c":"dddddddddddddddddddddddddddddddd"},2],"e":{}}"#;
+        for (new, borrowed) in [
+            (original.replace(",2]", ",3]"), true),
+            (original.replace("}}", "},\"f\":5}"), true),
+            (original.replace("\"a\":1,", ""), true),
+            (original.replace("\"a\":1", "\"a\":2"), true),
+            (original.replace("\"a\":1", "\"a\" :2"), false),
+            (original.replace("\"a\":1", "\"a\":1.0").replace(",2]", ",3]"), false),
+            (original.replace("\"a\":1,", "").replace("}}", "},\"a\":7}"), false),
+        ] {
+            let first = Object::parse_first(original.as_bytes()).unwrap();
+            let outer = format!(r#"{{"request":{new}}}"#);
+            let beside = Object::parse_with_inner(outer.as_bytes(), "request", Some(&first));
+            let spliced = beside.unwrap().1.unwrap().unwrap();
+            let laid = first.overlay(&spliced, true).unwrap();
+            assert_eq!(matches!(laid, Cow::Borrowed(_)), borrowed, "{new}");
+            if borrowed {
+                assert_eq!(*laid, *new.as_bytes());
+            }
+        }
+    }
+
+    #[test]
     fn kinds_and_emptiness() {
         assert_eq!(kind(" {"), Kind::Object);
         assert_eq!(kind("[]"), Kind::Array);
@@ -595,7 +640,9 @@ mod tests {
         {
             assert_eq!(seen(value).0, expected, "{value}");
         }
-        assert_eq!((count_items(" [ ]"), count_items("[1,[2,3],\"]\"]")), (0, 3));
+        assert_eq!(items(" [ ]"), Some(vec![]));
+        assert_eq!(items("[ 1 ,[2,3],\"]\"]"), Some(vec!["1", "[2,3]", "\"]\""]));
+        assert_eq!(items("{\"a\":[1]}"), None);
         assert!(is_empty("[ ]") && is_empty("{}") && !is_empty("[[]]") && !is_empty("{\"a\":1}"));
     }
 

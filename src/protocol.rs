@@ -1,6 +1,8 @@
 //! Optimizer Protocol v1 on the wire: the envelopes we send and the answers we
 //! understand. Client and provider bytes go into an envelope as they are.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::bypass::Bypass;
@@ -161,6 +163,14 @@ impl<'a> Answer<'a> {
         let estimate = estimate.and_then(|number| number.parse::<f64>().ok());
         // No context window holds more; a cast takes negatives to 0.
         estimate.filter(|&tokens| tokens <= f64::from(u32::MAX)).unwrap_or(0.0) as u64
+    }
+}
+
+/// What came of an answer, `spliced` or a part of it, without a copy of that part.
+pub(crate) fn shared(answer: &Bytes, spliced: Cow<'_, [u8]>) -> Bytes {
+    match spliced {
+        Cow::Borrowed(part) => answer.slice_ref(part),
+        Cow::Owned(bytes) => bytes.into(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Whether and how an optimizer's version of a message is applied. The
 //! optimizer is trusted with content, not with validity.
 
+use std::borrow::Cow;
+
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
 use crate::json::{self, Kind, Member, Object};
@@ -12,11 +14,11 @@ use crate::json::{self, Kind, Member, Object};
 ///
 /// # Errors
 /// The reason why it is not applied.
-pub(crate) fn request(
+pub(crate) fn request<'n>(
     dialect: Dialect,
     original: &Object<'_, [u8]>,
-    new: &Object<'_, [u8]>,
-) -> Result<Option<Vec<u8>>, Bypass> {
+    new: &Object<'n, [u8]>,
+) -> Result<Option<Cow<'n, [u8]>>, Bypass> {
     let has = |name| new.get(name).is_some();
     let full = has("model") && ["messages", "prompt", "input"].into_iter().any(has);
     let result = Overlay { original, new, full };
@@ -39,11 +41,11 @@ pub(crate) fn request(
 ///
 /// # Errors
 /// The reason why it is not applied.
-pub(crate) fn response(
+pub(crate) fn response<'n>(
     dialect: Dialect,
     original: &Object<'_, [u8]>,
-    new: &Object<'_, [u8]>,
-) -> Result<Option<Vec<u8>>, Bypass> {
+    new: &Object<'n, [u8]>,
+) -> Result<Option<Cow<'n, [u8]>>, Bypass> {
     let required = dialect.required_in_response();
     let full = required.first().is_some_and(|answer| new.get(answer).is_some());
     let result = Overlay { original, new, full };
@@ -54,19 +56,20 @@ pub(crate) fn response(
 /// Readers give up at some depth, the first ones here.
 const MAX_DEPTH: usize = 128;
 
-struct Overlay<'o, 'a> {
-    original: &'o Object<'a, [u8]>,
-    new: &'o Object<'a, [u8]>,
+struct Overlay<'o, 'n> {
+    original: &'o Object<'o, [u8]>,
+    new: &'o Object<'n, [u8]>,
     full: bool,
 }
 
-impl<'a> Overlay<'_, 'a> {
+impl<'o, 'n> Overlay<'o, 'n> {
     /// A member as it will be.
-    fn member(&self, name: &str) -> Option<&Member<'a, [u8]>> {
-        self.new.member(name).or(if self.full { None } else { self.original.member(name) })
+    fn member(&self, name: &str) -> Option<&'o Member<'o, [u8]>> {
+        let new: &'o Object<'o, [u8]> = self.new;
+        new.member(name).or(if self.full { None } else { self.original.member(name) })
     }
 
-    fn get(&self, name: &str) -> Option<&'a [u8]> {
+    fn get(&self, name: &str) -> Option<&'o [u8]> {
         self.member(name).map(|member| member.value)
     }
 
@@ -99,7 +102,7 @@ impl<'a> Overlay<'_, 'a> {
         Ok(())
     }
 
-    fn apply(&self) -> Option<Vec<u8>> {
+    fn apply(&self) -> Option<Cow<'n, [u8]>> {
         self.original.overlay(self.new, self.full)
     }
 }
@@ -123,8 +126,11 @@ mod tests {
 
     const CHAT: &str = r#"{"model":"m","messages":[{"role":"user"}],"tools":[{"x":1}],"tool_choice":"auto","stream":true,"seed":7}"#;
 
-    type Apply =
-        fn(Dialect, &Object<'_, [u8]>, &Object<'_, [u8]>) -> Result<Option<Vec<u8>>, Bypass>;
+    type Apply = for<'n> fn(
+        Dialect,
+        &Object<'_, [u8]>,
+        &Object<'n, [u8]>,
+    ) -> Result<Option<Cow<'n, [u8]>>, Bypass>;
 
     /// What becomes of `original` with an answer that holds `transformed`.
     fn applied(
@@ -137,7 +143,7 @@ mod tests {
         let text = format!(r#"{{"version":{transformed}}}"#);
         let answer = Answer::parse(text.as_bytes(), "version", Some(&original))?;
         let body = apply(dialect, &original, answer.transformed()?)?;
-        Ok(body.map(|bytes| String::from_utf8(bytes).unwrap()))
+        Ok(body.map(|bytes| String::from_utf8(bytes.into_owned()).unwrap()))
     }
 
     fn chat(transformed: &str) -> Result<Option<String>, Bypass> {

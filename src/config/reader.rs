@@ -6,7 +6,6 @@ use serde::de::value::StrDeserializer;
 use serde::de::{
     self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor,
 };
-use serde_json::value::RawValue;
 
 use super::ConfigError;
 use crate::json::{self, JsonError, Kind, Member, Object};
@@ -78,9 +77,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
-        match serde_json::from_str::<Vec<&RawValue>>(self.0) {
-            Ok(items) => visitor.visit_seq(Items(items.into_iter().enumerate())),
-            Err(_) => Err(self.wrong(&visitor)),
+        match json::items(self.0) {
+            Some(items) => visitor.visit_seq(Items(items.into_iter().enumerate())),
+            None => Err(self.wrong(&visitor)),
         }
     }
 
@@ -119,7 +118,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 }
 
-struct Items<'a>(std::iter::Enumerate<std::vec::IntoIter<&'a RawValue>>);
+struct Items<'a>(std::iter::Enumerate<std::vec::IntoIter<&'a str>>);
 
 impl<'de> SeqAccess<'de> for Items<'de> {
     type Error = ConfigError;
@@ -129,7 +128,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         seed: T,
     ) -> Result<Option<T::Value>, ConfigError> {
         let Some((index, item)) = self.0.next() else { return Ok(None) };
-        let item = seed.deserialize(Reader(item.get()));
+        let item = seed.deserialize(Reader(item));
         item.map(Some).map_err(|error| error.within(&format!("[{index}]")))
     }
 }

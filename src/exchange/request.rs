@@ -271,7 +271,7 @@ impl Active {
         let saved = answer.tokens_saved();
         turn.push(Effect::Measure(Metric::TokensSaved, saved));
         turn.note("optimizer_tokens_saved", saved.to_string());
-        Ok(Decision::Send(Verdict::Transformed, new.into()))
+        Ok(Decision::Send(Verdict::Transformed, protocol::shared(answer_body, new)))
     }
 
     /// Lets the request go on to the provider with `body`, whole and read.

@@ -252,9 +252,9 @@ impl Active {
         usage: Option<Usage>,
         bound: usize,
         form: Form,
-        answer: &Bytes,
+        answer_body: &Bytes,
     ) -> Result<Option<Changed>, Bypass> {
-        let answer = Answer::parse(answer, "response", Some(original))?;
+        let answer = Answer::parse(answer_body, "response", Some(original))?;
         if answer.decisions().is_none() {
             return Ok(None);
         }
@@ -262,7 +262,7 @@ impl Active {
         let Some(document) = transform::response(self.call.dialect, original, transformed)? else {
             return Ok(None);
         };
-        let document = Bytes::from(document);
+        let document = protocol::shared(answer_body, document);
         let usage = transformed.text_of("usage").map_or(usage, Usage::parse);
         let wire = match form {
             Form::Json => document.len(),

@@ -1,18 +1,25 @@
 //! A walk through JSON that is known to be valid.
 
 use super::string::end_of_string;
+use super::{Kind, kind};
 
-/// How many items an array, valid JSON, has.
-pub fn count_items(array: &str) -> usize {
+/// Shows each item of `array`, valid JSON; nothing, if it is no array.
+pub fn each_item<'a>(array: &'a str, mut see: impl FnMut(&'a str)) {
     let mut cursor = Cursor::new(array.as_bytes());
-    cursor.peek();
-    cursor.bump();
-    let mut count: usize = 0;
-    while cursor.item(b']') {
-        cursor.skip_value();
-        count = count.saturating_add(1);
+    if cursor.peek() != Some(b'[') {
+        return;
     }
-    count
+    cursor.bump();
+    while cursor.item(b']') {
+        see(cursor.next_value(array));
+    }
+}
+
+/// The items of `array`, valid JSON; `None`, if it is no array.
+pub fn items(array: &str) -> Option<Vec<&str>> {
+    let mut items = Vec::new();
+    each_item(array, |item| items.push(item));
+    (kind(array) == Kind::Array).then_some(items)
 }
 
 /// Shows each member of `object`, valid JSON: its name with its quotes, as it stands there, and its value.
@@ -30,7 +37,7 @@ pub fn each_member<'a>(object: &'a str, mut see: impl FnMut(&'a str, &'a str)) {
 }
 
 /// A position in valid JSON.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     pub(super) at: usize,

@@ -2,6 +2,7 @@
 
 use super::bulk::{behind, common_prefix, same};
 use super::cursor::Cursor;
+use super::in_order;
 
 /// Deeper values than this count as different: the recursion stays bounded.
 const MAX_DEPTH: usize = 128;
@@ -139,8 +140,10 @@ fn equal_reordered(a: &mut Cursor, b: &mut Cursor, depth: usize, budget: &mut us
             members.push((name, *cursor));
             cursor.skip_value();
         }
-        members.sort_by(|x, y| x.0.cmp(&y.0));
-        members
+        let name = |at: usize| members.get(at).map(|(name, _)| name);
+        // Those of one name stay in their order.
+        let order = in_order(members.len(), &|x, y| name(x).cmp(&name(y)).then(x.cmp(&y)));
+        order.into_iter().filter_map(|at| members.get_mut(at).map(std::mem::take)).collect()
     }
     let (start_a, start_b) = (a.at, b.at);
     let (left, right) = (rest(a), rest(b));

@@ -9,7 +9,7 @@ use std::cell::OnceCell;
 use self::block::Block;
 use super::StreamError;
 use super::merge::check_room;
-use super::raw::{object, push_name};
+use super::raw::{object, push_name, spliceable};
 use super::replay::object_of;
 use crate::json::{self, Kind, Object};
 use crate::sorted::Sorted;
@@ -201,10 +201,10 @@ fn write(late: Late<'_>) -> String {
 fn overlaid(base: &Object<'_>, mut late: Late<'_>) -> Result<String, StreamError> {
     late.retain(|name, value| json::kind(&**value) != Kind::Null || base.get(name).is_none());
     let late = write(late);
-    let changed = base.overlay(&object(late.as_bytes())?, false);
+    let changed = spliceable(base.text().as_bytes())?.overlay(&spliceable(late.as_bytes())?, false);
     changed.map_or_else(
         || Ok(base.text().to_owned()),
-        |bytes| String::from_utf8(bytes).map_err(|_| StreamError::NotJson),
+        |bytes| String::from_utf8(bytes.into_owned()).map_err(|_| StreamError::NotJson),
     )
 }
 

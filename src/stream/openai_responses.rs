@@ -4,7 +4,7 @@ mod replay;
 
 use super::StreamError;
 use super::merge::check_room;
-use super::raw::object;
+use super::raw::{object, spliceable};
 use super::replay::object_of;
 use crate::json::{self, Kind, Object};
 use crate::sorted::Sorted;
@@ -70,8 +70,8 @@ impl State {
     fn complete(&mut self, data: &Object<'_>) -> Result<(), StreamError> {
         self.read_usage(data);
         let text = data.get("response").ok_or(StreamError::Unexpected)?;
-        let response = object(text.as_bytes())?;
-        if response.get("status").is_some_and(|status| status != "\"completed\"") {
+        let response = spliceable(text.as_bytes())?;
+        if response.get("status").is_some_and(|status| status != b"\"completed\"") {
             return Err(StreamError::Incomplete);
         }
         let items = std::mem::take(&mut self.items);
@@ -81,8 +81,9 @@ impl State {
             None | Some(Kind::Null) => {
                 let items: Vec<String> = items.into_values().collect();
                 let output = object_of([("output", &*format!("[{}]", items.join(",")))]);
-                let output = object(output.as_bytes())?;
-                response.overlay(&output, false).ok_or(StreamError::Unexpected)?
+                let output = spliceable(output.as_bytes())?;
+                let whole = response.overlay(&output, false).ok_or(StreamError::Unexpected)?;
+                whole.into_owned()
             }
             Some(_) => return Err(StreamError::Unexpected),
         };

@@ -1,21 +1,29 @@
 //! Pieces of raw JSON: taken apart without decoding, put together without encoding.
 
-use serde_json::value::RawValue;
-
 use super::StreamError;
 use crate::json::{self, JsonError, Object};
 
 pub(super) fn object(bytes: &[u8]) -> Result<Object<'_>, StreamError> {
-    Object::parse(bytes).map_err(|error| match error {
-        JsonError::NotJson => StreamError::NotJson,
-        _ => StreamError::Unexpected,
-    })
+    Object::parse(bytes).map_err(Into::into)
+}
+
+/// The same, to be laid over another one or to have one laid over it.
+pub(super) fn spliceable(bytes: &[u8]) -> Result<Object<'_, [u8]>, StreamError> {
+    Object::parse_first(bytes).map_err(Into::into)
+}
+
+impl From<JsonError> for StreamError {
+    fn from(error: JsonError) -> Self {
+        match error {
+            JsonError::NotJson => StreamError::NotJson,
+            _ => StreamError::Unexpected,
+        }
+    }
 }
 
 /// The items of an array.
 pub(super) fn items(array: &str) -> Result<impl Iterator<Item = &str>, StreamError> {
-    let items: Vec<&RawValue> = serde_json::from_str(array).map_err(|_| StreamError::Unexpected)?;
-    Ok(items.into_iter().map(RawValue::get))
+    json::items(array).map(Vec::into_iter).ok_or(StreamError::Unexpected)
 }
 
 /// What stands between a string's quotes or an array's brackets.
@@ -109,7 +117,7 @@ mod tests {
             assert!(cut.len() <= MAX_PIECES);
             for piece in cut {
                 let quoted = format!("\"{piece}\"");
-                assert!(serde_json::from_str::<&RawValue>(&quoted).is_ok(), "{piece}");
+                assert!(json::is_json(&quoted), "{piece}");
                 let high_at_end =
                     piece.len() >= 6 && piece[piece.len() - 6..].starts_with(r"\ud83d");
                 assert!(!high_at_end && !piece.starts_with(r"\ude00"), "{piece}");

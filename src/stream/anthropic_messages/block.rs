@@ -1,7 +1,5 @@
 //! One content block, growing by its deltas.
 
-use serde_json::value::RawValue;
-
 use super::required;
 use crate::json::{self, Kind, Object};
 use crate::rope::Rope;
@@ -152,6 +150,8 @@ fn document(inside: Rope) -> Result<String, StreamError> {
     quoted.push(b'"');
     drop(inside);
     let text: String = serde_json::from_slice(&quoted).map_err(|_| StreamError::NotJson)?;
-    serde_json::from_str::<&RawValue>(&text).map_err(|_| StreamError::NotJson)?;
+    if !json::is_json(&text) {
+        return Err(StreamError::NotJson);
+    }
     Ok(text)
 }
