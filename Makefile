@@ -158,8 +158,10 @@ test-soak: build $(VENV)/.complete
 	$(SOAK) --minutes 0.33
 
 .PHONY: soak
-soak: build $(VENV)/.complete ## Mixed traffic while optimizer and provider are killed, stopped and slowed (SOAK_MINUTES=5, SOAK_SEED=…)
-	$(SOAK) --minutes $(or $(SOAK_MINUTES),5)
+soak: HOST ?= envoy
+soak: build $(VENV)/.complete ## Mixed traffic while optimizer and provider are killed, stopped and slowed (HOST=wasi, SOAK_MINUTES=5, SOAK_SEED=…)
+	@if [ "$(HOST)" = wasi ]; then $(CARGO) build $(LOCKED) -p wasi-host; fi
+	$(SOAK) --host $(HOST) --minutes $(or $(SOAK_MINUTES),5)
 
 .PHONY: conformance
 conformance: $(VENV)/.complete ## Check any optimizer: make conformance OPTIMIZER=http://… [OPTIMIZER_TOKEN=…]

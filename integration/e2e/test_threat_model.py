@@ -32,5 +32,4 @@ def test_each_cell_of_the_hosts_table_names_a_test():
     assert len(table) > 10
     for row in table:
         envoy, kong, wasi = row.split("|")[2:5]
-        assert "::" in kong and ("::" in envoy or "`make " in envoy), row
-        assert "::" in wasi or wasi == " not tested ", row
+        assert "::" in kong and all("::" in cell or "`make " in cell for cell in (envoy, wasi)), row

@@ -1,9 +1,11 @@
 """What a wasi:http host does where others do something else, and what only there is to be done: forwarding."""
 
 import json
+import re
 import threading
 import time
 import uuid
+from pathlib import Path
 
 import openai
 import pytest
@@ -271,5 +273,25 @@ def test_an_instance_that_serves_again_remembers(tmp_path, optimizer, provider, 
         while proxy.outcome(reply := proxy.send(CHAT.call(key=key))) != "hit" and time.monotonic() < deadline:
             time.sleep(0.05)
         assert (proxy.outcome(reply), provider.of(reply.case)) == ("hit", [])
+    finally:
+        running.stop()
+
+
+def test_an_instance_that_serves_on_and_on_keeps_nothing_of_its_calls(tmp_path, optimizer, provider):
+    config = module(provider=f"http://127.0.0.1:{provider.port}", hooks={"record": True})
+    config["optimizer"] = PATIENT | {"upstream": f"127.0.0.1:{optimizer.port}"}
+    running = Wasi(Setup(config), config, tmp_path, reuse=True)
+
+    def kept_by(calls: int) -> int:
+        """What the host has of its own after so many calls, in KiB."""
+        for _ in range(calls):
+            assert client.send(running.port, CHAT.call(), HTTP1).status == 200
+        status = Path(f"/proc/{running.process.pid}/status").read_text()
+        return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1])
+
+    try:
+        warm = kept_by(500)
+        # A hundred bytes of each of their three callouts would be twice as much.
+        assert kept_by(1000) < warm + 150
     finally:
         running.stop()

@@ -1,7 +1,7 @@
-"""Mixed traffic through a real Envoy while its optimizer and its provider are killed, stopped,
+"""Mixed traffic through a real host while its optimizer and its provider are killed, stopped,
 slowed and confused. Whatever happens, no client gets a wrong byte.
 
-    python integration/soak/soak.py --minutes 5
+    python integration/soak/soak.py --host envoy --minutes 5
 """
 
 from __future__ import annotations
@@ -20,18 +20,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
 from kit.dialects import ALL
-from kit.envoy import Envoy
-from kit.envoy_config import Setup, bootstrap
-from kit.proxy import WASM
 
 from chaos import Chaos
 from clients import LONGEST, Client, Tally, connections
+from hosts import HOSTS, OnEnvoy, OnWasi
 from questions import Question
 from services import TOKEN, Optimizer, Program, Provider, Wrong
 
 CLIENTS = 12
 CALLS_PER_SECOND = 150
-WORKERS = 2
 MODULE = {
     "optimizer": {"upstream": "optimizer", "timeout_ms": 400, "token": TOKEN.removeprefix("Bearer ")},
     "hooks": {"record": True},
@@ -41,16 +38,14 @@ MODULE = {
     "decisions_header": "always",
 }
 ENDS = ["applied", "unchanged", "hit", "bypassed", "left", "cut off", "failed", "wrong"]
-# Signs of a module that broke, whatever the clients got.
-BROKEN = ("panicked", "RuntimeError", "already borrowed", "wasm trap", "Function: proxy_on", "[critical]")
 
 
 class Memory(threading.Thread):
-    """What Envoy holds, second by second."""
+    """What the host holds, second by second."""
 
-    def __init__(self, envoy: Envoy):
+    def __init__(self, pid: int):
         super().__init__(daemon=True)
-        self.file, self.mib, self.over = Path(f"/proc/{envoy.process.pid}/status"), [], threading.Event()
+        self.file, self.mib, self.over = Path(f"/proc/{pid}/status"), [], threading.Event()
 
     def run(self) -> None:
         while not self.over.wait(0.25):
@@ -62,13 +57,15 @@ class Memory(threading.Thread):
         """The median of each quarter of the time."""
         return self._medians(self.mib, 4)
 
-    def grows(self) -> str:
+    def grows(self, falls: bool) -> str:
         """How it grows in the second half; empty where it does not.
 
         A VM keeps what its fullest moment took, and that moment may come late: a single step is
-        no leak. A leak is a step each time.
+        no leak. A leak is a step each time; where it `falls` with each VM that goes, one that is never undone.
         """
         windows = self._medians(self.mib[len(self.mib) // 2:], 10)
+        if falls:
+            windows = [min(windows[at:]) for at in range(len(windows))][:-3]
         step = statistics.median(after - before for before, after in zip(windows, windows[1:]))
         return f"by {step:.2f} MiB each time: {windows}" if step > 0.5 or windows[-1] > 1.5 * windows[0] else ""
 
@@ -76,36 +73,6 @@ class Memory(threading.Thread):
     def _medians(values: list[float], count: int) -> list[float]:
         size = len(values) // count
         return [statistics.median(values[at * size:(at + 1) * size]) for at in range(count)]
-
-
-def gauges(envoy: Envoy) -> dict[str, int]:
-    """What Envoy counts, by name, without histograms."""
-    pairs = (line.rpartition(": ")[::2] for line in envoy.ask("/stats").splitlines())
-    return {name: int(value) for name, value in pairs if value.isdigit()}
-
-
-def machines(envoy: Envoy) -> tuple[int, int]:
-    """The VMs that were ever made, and those that live."""
-    found = gauges(envoy)
-    return found["wasm.envoy.wasm.runtime.v8.created"], found["wasm.envoy.wasm.runtime.v8.active"]
-
-
-def waiting(envoy: Envoy) -> dict[str, int]:
-    """What has not come to its end."""
-    found = gauges(envoy)
-    names = ["http.llm.downstream_rq_active",
-             *(f"cluster.{name}.upstream_rq_{what}" for name in ("optimizer", "provider", "provider_h2")
-               for what in ("active", "pending_active"))]
-    open_ = {name: found[name] for name in names if found[name]}
-    sent = left = 0
-    for (name, labels), value in envoy.samples().items():
-        told = dict(labels)
-        if name in ("optimizer_records", "optimizer_write_backs"):
-            # What was dropped from the queue was queued before.
-            left += int(value) * {"queued": 1}.get(told["outcome"], -(told["reason"] == "queue_full"))
-        elif name == "optimizer_callouts" and told["kind"] in ("record", "cache"):
-            sent += int(value)
-    return open_ | ({"queued": left - sent} if left != sent else {})
 
 
 def eventually(found, seconds: float = 15.0):
@@ -120,8 +87,10 @@ def percent(values: list[float], which: float) -> float:
     return sorted(values)[min(len(values) - 1, int(len(values) * which))] * 1000
 
 
-def report(seconds: float, seed: int, tally: Tally, chaos: Chaos, memory: list[float], wrong: list[str]) -> None:
-    print(f"\nsoak: {seconds / 60:.1f} min, seed {seed}, {WORKERS} workers, {CLIENTS} clients over HTTP/1.1 and HTTP/2\n")
+def report(host: OnEnvoy | OnWasi, seconds: float, seed: int, tally: Tally, chaos: Chaos, memory: list[float],
+           wrong: list[str]) -> None:
+    over = "HTTP/1.1 and HTTP/2" if host.http2 else "HTTP/1.1"
+    print(f"\nsoak: {host.name}, {seconds / 60:.1f} min, seed {seed}, {CLIENTS} clients over {over}\n")
     print(f"{'calls':<30}{'all':>8}" + "".join(f"{end:>11}" for end in ENDS))
     for kind, ends in [*sorted(tally.ends.items()), ("all", tally.total)]:
         print(f"{kind:<30}{ends.total():>8}" + "".join(f"{ends[end]:>11}" for end in ENDS))
@@ -130,13 +99,13 @@ def report(seconds: float, seed: int, tally: Tally, chaos: Chaos, memory: list[f
     print("bypassed: " + ", ".join(f"{reason} {count}" for reason, count in tally.reasons.most_common()))
     print("time of a call: " + ", ".join(
         f"p{which * 100:g} {percent(tally.seconds, which):.0f} ms" for which in (0.5, 0.9, 0.99, 1)))
-    print("Envoy's memory by quarters: " + ", ".join(f"{mib:.0f} MiB" for mib in memory))
+    print("the host's memory by quarters: " + ", ".join(f"{mib:.0f} MiB" for mib in memory))
     print("wrong: " + (f"{len(wrong)}" if wrong else "nothing"))
     for line in wrong[:20]:
         print(f"  {line}")
 
 
-def soak(seconds: float, seed: int, directory: Path) -> bool:
+def soak(kind: type[OnEnvoy | OnWasi], seconds: float, seed: int, directory: Path) -> bool:
     wrong = Wrong(directory / "wrong.txt")
     chance = random.Random(seed)
     with contextlib.ExitStack() as stack:
@@ -145,22 +114,20 @@ def soak(seconds: float, seed: int, directory: Path) -> bool:
             programs.append(Program(script, wrong))
             stack.callback(programs[-1].stop)
         optimizer, provider = programs
-        setup = Setup(MODULE, concurrency=WORKERS)
-        config = bootstrap(setup, str(WASM.resolve()), optimizer.port, provider.port,
-                           str(directory / "access.log"))
-        envoy = Envoy(setup, config, directory)
-        stack.callback(envoy.stop)
-        made, living = machines(envoy)
+        host = kind(MODULE, optimizer.port, provider.port, directory)
+        stack.callback(host.host.stop)
+        machines = host.machines()
 
-        memory = Memory(envoy)
+        memory = Memory(host.host.process.pid)
         memory.start()
         tally, chaos = Tally(), Chaos(optimizer, provider, chance)
         until = time.monotonic() + seconds
-        url = f"http://127.0.0.1:{envoy.port}"
+        url = f"http://127.0.0.1:{host.host.port}"
 
         async def traffic() -> None:
-            async with connections(http2=False) as one, connections(True) as two, connections(True) as three:
-                clients = [Client(number, url, [one, two, one, three][number % 4], number % 2 == 1,
+            http2 = host.http2
+            async with connections(http2=False) as one, connections(http2) as two, connections(http2) as three:
+                clients = [Client(number, url, [one, two, one, three][number % 4], http2 and number % 2 == 1,
                                   chaos, tally, wrong, seed) for number in range(CLIENTS)]
                 await asyncio.gather(*(each.run(until, CLIENTS / CALLS_PER_SECOND) for each in clients))
 
@@ -180,7 +147,7 @@ def soak(seconds: float, seed: int, directory: Path) -> bool:
             wrong("some clients never came to an end")
         memory.over.set()
 
-        if left := eventually(lambda: waiting(envoy)):
+        if left := eventually(host.waiting):
             wrong(f"never came to an end: {left}")
         # The module of every worker still does its work, and nothing of the past is in its way.
         time.sleep(2 * MODULE["breaker"]["open_ms"] / 1000)
@@ -189,29 +156,30 @@ def soak(seconds: float, seed: int, directory: Path) -> bool:
         after = tally.total
         if after["bypassed"] - before["bypassed"] > 12:
             wrong(f"after the storm: {after - before}")
-        if (found := machines(envoy)) != (made, living):
-            wrong(f"VMs made and living: {made}, {living} at the beginning, {found} at the end")
-        if envoy.process.poll() is not None:
-            wrong("Envoy is gone")
-        for line in envoy.log.read_text(errors="replace").splitlines():
-            if any(sign in line for sign in BROKEN):
-                wrong(f"Envoy's log: {line}")
-        if growth := memory.grows():
-            wrong(f"Envoy's memory grows {growth}")
-        for kind in ENDS[:4]:
-            if not tally.total[kind]:
-                wrong(f"no call was {kind}: this proves nothing")
-    report(seconds, seed, tally, chaos, memory.quarters(), wrong.all())
+        if (found := host.machines()) != machines:
+            wrong(f"VMs made and living: {machines} at the beginning, {found} at the end")
+        if host.host.process.poll() is not None:
+            wrong("the host is gone")
+        for line in host.host.log.read_text(errors="replace").splitlines():
+            if any(sign in line for sign in host.broken):
+                wrong(f"the host's log: {line}")
+        if growth := memory.grows(host.falls):
+            wrong(f"the host's memory grows {growth}")
+        for end in ENDS[:4]:
+            if not tally.total[end]:
+                wrong(f"no call was {end}: this proves nothing")
+    report(host, seconds, seed, tally, chaos, memory.quarters(), wrong.all())
     return not wrong.all()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", choices=HOSTS, default="envoy")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        good = soak(options.minutes * 60, options.seed, Path(directory))
+        good = soak(HOSTS[options.host], options.minutes * 60, options.seed, Path(directory))
     sys.exit(0 if good else 1)
 
 

@@ -141,7 +141,7 @@ impl<'v> Call<'v> {
         let has_body = !body.is_empty() || length.is_some_and(|length| length > 0);
         let fields = std::mem::replace(&mut self.request.fields, Fields::new());
         let path = self.vm.provider.path(&path);
-        match http::send(&self.vm.provider, &self.method, &path, fields, has_body, None) {
+        match http::send(&self.vm.provider, &self.method, &path, fields, has_body) {
             Err(_) => self.refuse(out, Unanswered::Unreachable).await,
             Ok(sent) => {
                 let upload = async {

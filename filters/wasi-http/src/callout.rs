@@ -1,34 +1,22 @@
 //! Calls to the optimizer.
 
-use std::time::Duration;
-
 use futures_lite::future;
 use optimizer_core::callout::{Callout, Outcome};
 use optimizer_core::forward::Target;
 use optimizer_core::headers::Headers;
-use wasip2::http::types::{Method, RequestOptions};
+use wasip2::http::types::Method;
 
 use crate::http;
 use crate::io::{Reader, beside, sleep};
 
-/// Makes a call; it ends with its time-out at the latest, whatever the optimizer does.
+/// Makes a call; it ends with its time-out at the latest, whatever the optimizer does. The host is told of none: wasmtime
+/// keeps `request-options` for as long as the instance lives.
 pub async fn send(optimizer: &Target, callout: &Callout) -> Outcome {
     let too_late = async {
         sleep(callout.timeout).await;
         Outcome::Timeout
     };
     future::or(exchange(optimizer, callout), too_late).await
-}
-
-/// What the host is told: no step of a call can take longer than all of it.
-fn options(time: Duration) -> RequestOptions {
-    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    let options = RequestOptions::new();
-    // A host may know none of them.
-    let _ = options.set_connect_timeout(Some(time));
-    let _ = options.set_first_byte_timeout(Some(time));
-    let _ = options.set_between_bytes_timeout(Some(time));
-    options
 }
 
 async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
@@ -39,8 +27,7 @@ async fn exchange(optimizer: &Target, callout: &Callout) -> Outcome {
     let list = real.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
     let fields = http::fields(list.chain([http::content_length(callout.body.len())]).collect());
     let path = String::from_utf8_lossy(headers.get(":path").unwrap_or_default());
-    let options = Some(options(callout.timeout));
-    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true, options) else {
+    let Ok(sent) = http::send(optimizer, &Method::Post, &path, fields, true) else {
         return Outcome::DispatchFailed;
     };
     let upload = async {

@@ -7,7 +7,7 @@ use optimizer_core::headers::Headers;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     self, ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingRequest,
-    OutgoingResponse, RequestOptions, ResponseOutparam,
+    OutgoingResponse, ResponseOutparam,
 };
 
 use crate::io::{Writer, ready};
@@ -91,7 +91,6 @@ pub fn send(
     path: &str,
     fields: Fields,
     has_body: bool,
-    options: Option<RequestOptions>,
 ) -> Result<Sent, ErrorCode> {
     let request = OutgoingRequest::new(fields);
     let scheme = match target.scheme {
@@ -107,7 +106,7 @@ pub fn send(
         true => request.body().ok().and_then(Writer::new),
         false => None,
     };
-    Ok(Sent { answer: outgoing_handler::handle(request, options)?, body })
+    Ok(Sent { answer: outgoing_handler::handle(request, None)?, body })
 }
 
 /// Waits for the head of the answer.

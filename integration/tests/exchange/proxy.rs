@@ -111,6 +111,10 @@ pub trait Proxy {
     fn callouts(&self) -> &[Callout];
     /// Answers one of them.
     fn answer(&mut self, callout: u32, answer: Answer);
+    /// How long one of them is waited for. A host that is not told waits, to its end.
+    fn time_out(&mut self, callout: u32) -> Option<Duration> {
+        self.callouts()[callout as usize - 1].timeout
+    }
     /// Lets time pass.
     fn advance(&mut self, time: Duration);
 

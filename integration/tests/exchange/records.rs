@@ -348,7 +348,7 @@ on_every_host! {
         let callout = proxy.pending().remove(0);
         assert_eq!(callout.path(), "/team-a/v1/record");
         assert_eq!(callout.stream, None);
-        assert_eq!(callout.timeout, Some(Duration::from_secs(5)));
+        assert_eq!(proxy.time_out(callout.id), Some(Duration::from_secs(5)));
         assert_eq!(callout.headers.get("authorization"), Some("Bearer t"));
         // Each header costs Kong's runtime some memory for good.
         let trace = (proxy.is() != Host::Kong).then_some("00-1-2-01");

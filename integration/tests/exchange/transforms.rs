@@ -142,7 +142,8 @@ on_every_host! {
         let script = Script::chat().unchanged();
         let id = script.send(&mut *proxy);
         assert!(proxy.provider_got(id).headers.is_none());
-        assert_eq!(proxy.pending()[0].timeout, Some(std::time::Duration::from_millis(800)));
+        let asked = proxy.pending()[0].id;
+        assert_eq!(proxy.time_out(asked), Some(std::time::Duration::from_millis(800)));
         script.answer_callouts(&mut *proxy);
         assert!(proxy.provider_got(id).complete);
     }

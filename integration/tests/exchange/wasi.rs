@@ -174,10 +174,10 @@ impl Wasi {
                 call.cut |= receive("the client", &mut call.client, out);
             }
             Happened::Asked(id, provide) => self.calls[id].provide = Some(provide),
-            Happened::Called(id, timeout, headers, body, answer) => {
+            Happened::Called(id, headers, body, answer) => {
                 let callout = Callout {
                     id: 0,
-                    timeout,
+                    timeout: None,
                     cluster: OPTIMIZER.to_owned(),
                     headers,
                     body,

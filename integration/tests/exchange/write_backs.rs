@@ -31,9 +31,11 @@ on_every_host! {
                 assert!(written[0]["metadata"]["cacheScope"].is_string());
                 assert_eq!(written[0].get("ttlSeconds"), None);
                 assert_eq!(proxy.counters()["optimizer_callouts.kind.cache.result.ok"], 1);
-                let callout = proxy.callouts().last().unwrap();
-                assert_eq!(callout.timeout, Some(Duration::from_secs(5)));
+                Script::new(path, body, answer).eligible().play(&mut *proxy);
+                proxy.advance(Duration::from_secs(1));
+                let callout = proxy.pending().remove(0);
                 assert_eq!(callout.stream, None, "it belongs to no exchange");
+                assert_eq!(proxy.time_out(callout.id), Some(Duration::from_secs(5)));
             }
         }
     }

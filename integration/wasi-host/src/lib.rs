@@ -4,6 +4,7 @@ mod authorities;
 mod log;
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use hyper::body::{Body, Bytes};
 use hyper::{Request, Response};
@@ -54,6 +55,9 @@ pub type Equip = dyn Fn(&mut WasiCtxBuilder) -> Option<Box<dyn WasiHttpHooks>> +
 
 type Instance = (Store<State>, Proxy);
 
+/// How long an instance waits for its next call; it never gives memory back while it lives.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// A component, compiled and linked.
 #[derive(Clone)]
 pub struct Loaded {
@@ -83,8 +87,8 @@ pub struct Host {
     component: Loaded,
     equip: Arc<Equip>,
     log: Arc<Log>,
-    /// Instances that have served a call and wait for the next one.
-    idle: Option<Arc<Mutex<Vec<Instance>>>>,
+    /// Instances that have served a call and wait for the next one, since then.
+    idle: Option<Arc<Mutex<Vec<(Instant, Instance)>>>>,
 }
 
 impl Host {
@@ -121,7 +125,7 @@ impl Host {
 
     async fn instance(&self) -> Result<Instance, Error> {
         let idle = self.idle.as_ref().and_then(|idle| idle.lock().ok()?.pop());
-        if let Some(instance) = idle {
+        if let Some((_, instance)) = idle {
             return Ok(instance);
         }
         let mut store = self.store();
@@ -153,7 +157,8 @@ impl Host {
         let running = tokio::task::spawn(async move {
             proxy.wasi_http_incoming_handler().call_handle(&mut store, request, out).await?;
             if let Some(mut idle) = idle.as_ref().and_then(|idle| idle.lock().ok()) {
-                idle.push((store, proxy));
+                idle.retain(|(since, _)| since.elapsed() < IDLE);
+                idle.push((Instant::now(), (store, proxy)));
             }
             Ok::<_, Error>(())
         });

@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -30,7 +29,7 @@ pub enum Happened {
     /// The provider's answer is waited for.
     Asked(Id, oneshot::Sender<Provided>),
     /// A callout came.
-    Called(Id, Option<Duration>, Headers, Vec<u8>, oneshot::Sender<Answer>),
+    Called(Id, Headers, Vec<u8>, oneshot::Sender<Answer>),
     /// Something reached the client.
     Client(Id, Out),
     /// The component wrote a line, about a call or none.
@@ -150,7 +149,6 @@ impl Network {
     async fn optimizer(
         self,
         id: Id,
-        timeout: Option<Duration>,
         request: Request<WasiBody>,
     ) -> Result<Response<WasiBody>, Error> {
         if !self.optimizer_is_alive.load(Ordering::Relaxed) {
@@ -163,7 +161,7 @@ impl Network {
         headers.remove("host");
         let body = request.into_body().collect().await?.to_bytes();
         let (answer, answered) = oneshot::channel();
-        self.tell(Happened::Called(id, timeout, headers, body.to_vec(), answer));
+        self.tell(Happened::Called(id, headers, body.to_vec(), answer));
         let whole = |body: Vec<u8>| Full::from(body).map_err(|never| match never {}).boxed_unsync();
         match answered.await {
             Ok(Answer::Http { status, headers, body }) => {
@@ -211,17 +209,14 @@ impl WasiHttpHooks for Network {
     fn send_request(
         &mut self,
         request: Request<WasiBody>,
-        options: Option<RequestOptions>,
+        _: Option<RequestOptions>,
         _: Io,
     ) -> Box<dyn Future<Output = Result<(Response<WasiBody>, Io), Error>> + Send> {
         let (network, id) = (self.clone(), self.starting.load(Ordering::Relaxed));
         Box::new(async move {
             let to = request.uri().authority().map(|authority| authority.as_str());
             let response = match to == Some(AUTHORITY) {
-                true => {
-                    let timeout = options.and_then(|options| options.first_byte_timeout);
-                    network.optimizer(id, timeout, request).await?
-                }
+                true => network.optimizer(id, request).await?,
                 false => network.provider(id, request).await?,
             };
             Ok((response, Box::new(async { Ok(()) }) as Io))

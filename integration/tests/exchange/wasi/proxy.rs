@@ -8,6 +8,7 @@ use hyper::{Request, Response};
 use integration::{Answer, Callout, Headers, Message};
 use optimizer_core::bypass::Bypass;
 use optimizer_core::host::Host;
+use tokio::sync::oneshot;
 use wasmtime_wasi_http::Error;
 
 use super::network::{Happened, Out, Pieces, answer_head, map, pieces, watch};
@@ -127,15 +128,20 @@ impl Proxy for Wasi {
         let index = callout as usize - 1;
         let Some(waiting) = self.waiting[index].take() else { return };
         self.callouts[index].answered = true;
-        if matches!(answer, Answer::Timeout) {
-            // The component ends it by a clock of its own.
-            while !waiting.is_closed() {
-                self.advance(Duration::from_millis(1));
-            }
-        } else {
-            let _ = waiting.send(answer);
+        match answer {
+            Answer::Timeout => self.wait_out(&waiting),
+            answer => drop(waiting.send(answer)),
         }
         self.settle();
+    }
+
+    fn time_out(&mut self, callout: u32) -> Option<Duration> {
+        let index = callout as usize - 1;
+        let waiting = self.waiting[index].take()?;
+        self.wait_out(&waiting);
+        let took = self.now() - self.callouts[index].sent_at;
+        // The two clocks are some steps apart.
+        Some(Duration::from_millis(50 * (took.as_secs_f64() * 20.0).round() as u64))
     }
 
     fn advance(&mut self, time: Duration) {
@@ -193,6 +199,13 @@ impl Proxy for Wasi {
 }
 
 impl Wasi {
+    /// The component ends a callout by a clock of its own.
+    fn wait_out(&mut self, waiting: &oneshot::Sender<Answer>) {
+        while !waiting.is_closed() {
+            self.advance(Duration::from_millis(1));
+        }
+    }
+
     fn pass(&mut self, time: Duration) {
         let target = self.now() + time;
         while self.now() < target {
