@@ -55,6 +55,9 @@ pub type Equip = dyn Fn(&mut WasiCtxBuilder) -> Option<Box<dyn WasiHttpHooks>> +
 
 type Instance = (Store<State>, Proxy);
 
+/// Instances that have served a call and wait for the next one, since then.
+type Idle = Arc<Mutex<Vec<(Instant, Instance)>>>;
+
 /// How long an instance waits for its next call; it never gives memory back while it lives.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -87,8 +90,8 @@ pub struct Host {
     component: Loaded,
     equip: Arc<Equip>,
     log: Arc<Log>,
-    /// Instances that have served a call and wait for the next one, since then.
-    idle: Option<Arc<Mutex<Vec<(Instant, Instance)>>>>,
+    /// If they serve again.
+    idle: Option<Idle>,
 }
 
 impl Host {
