@@ -1,10 +1,9 @@
 //! What the host tells the core, borrowed.
 
-use bytes::Bytes;
-
 use crate::callout::{CalloutId, Outcome};
 use crate::effect::Side;
 use crate::headers::Headers;
+use crate::roomy::Roomy;
 
 /// Something that happened to one exchange. The host hands events in one at a
 /// time and carries out the effects of each before the next.
@@ -73,10 +72,10 @@ pub enum Body<'a> {
     /// when the body has ended, `Whole` or `Unreadable` follows.
     Held(usize),
     /// Held: all of the body.
-    Whole(Bytes),
+    Whole(Roomy),
     /// Held: all of the body, shown while the request's headers are handed in, and such that
     /// it can be replaced. Follows `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
-    Early(Bytes),
+    Early(Roomy),
     /// Held: the body has ended, and the host cannot hand it over.
     Unreadable,
     /// Copied: the next bytes, which are on their way already.

@@ -199,8 +199,8 @@ impl Turn<'_> {
     }
 
     /// Sends a callout that the exchange waits for.
-    fn ask(&mut self, kind: Kind, call: &Call, body: Vec<u8>, probe: bool) -> Asked {
-        let callout: Callout = self.adapter.callout(kind, &call.trace, body.into());
+    fn ask(&mut self, kind: Kind, call: &Call, body: Bytes, probe: bool) -> Asked {
+        let callout: Callout = self.adapter.callout(kind, &call.trace, body);
         let asked = Asked { id: callout.id, since: self.now, probe };
         self.push(Effect::Callout(callout));
         asked

@@ -82,6 +82,7 @@ pub mod plan;
 mod protocol;
 mod reader;
 mod record;
+pub mod roomy;
 mod rope;
 #[cfg(feature = "schema")]
 pub mod schema;

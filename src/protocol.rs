@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::bypass::Bypass;
 use crate::dialect::Dialect;
 use crate::json::{self, JsonError, Kind, Object, ObjectWriter, Unjoined};
+use crate::roomy::Roomy;
 
 /// Longer keys and ids than this, in bytes, are none: they would be kept for as long as the call takes.
 const MAX_NAME_BYTES: usize = 4 * 1024;
@@ -15,23 +16,21 @@ const MAX_NAME_BYTES: usize = 4 * 1024;
 const MAX_LIST_BYTES: usize = 16 * 1024;
 
 /// The body of `POST /v1/optimize`.
+///
+/// Also returns the request by itself, in the same memory.
 pub(crate) fn optimize(
     dialect: Dialect,
-    request: &[u8],
+    request: Roomy,
     metadata: &[u8],
     can_short_circuit: bool,
-) -> Vec<u8> {
+) -> (Bytes, Bytes) {
+    let before = [r#"{"endpoint":""#, dialect.endpoint(), r#"","request":"#].concat();
     let capabilities: &[u8] = if can_short_circuit {
-        br#"{"canShortCircuit":true}"#
+        br#","capabilities":{"canShortCircuit":true}}"#
     } else {
-        br#"{"canShortCircuit":false}"#
+        br#","capabilities":{"canShortCircuit":false}}"#
     };
-    envelope(&[
-        ("endpoint", quoted(dialect).as_bytes()),
-        ("request", request),
-        ("metadata", metadata),
-        ("capabilities", capabilities),
-    ])
+    request.between(before.as_bytes(), &[br#","metadata":"#, metadata, capabilities])
 }
 
 /// The body of `POST /v1/optimize-response`.
@@ -192,9 +191,11 @@ mod tests {
 
     #[test]
     fn envelopes_carry_bytes_as_they_are() {
-        let request = br#" {"n":1.0e0,"x":"\u00e9"} "#;
+        let request = Bytes::from_static(br#" {"n":1.0e0,"x":"\u00e9"} "#);
+        let (envelope, body) = optimize(Dialect::OpenAiChat, (&*request).into(), b"{}", true);
+        assert_eq!(body, request);
         assert_eq!(
-            String::from_utf8(optimize(Dialect::OpenAiChat, request, b"{}", true)).unwrap(),
+            envelope,
             r#"{"endpoint":"/v1/chat/completions","request": {"n":1.0e0,"x":"\u00e9"} ,"metadata":{},"capabilities":{"canShortCircuit":true}}"#
         );
         assert_eq!(

@@ -138,7 +138,7 @@ impl Call {
     }
 
     fn ask(mut self, sample: &Sample) -> Self {
-        self.handle(Event::RequestBody(Body::Whole(sample.request.clone())));
+        self.handle(Event::RequestBody(Body::Whole((&*sample.request).into())));
         self
     }
 

@@ -18,6 +18,7 @@ use crate::metric::{Metric, Verdict};
 use crate::protocol::{self, Answer};
 use crate::reader::Finished;
 use crate::record::Said;
+use crate::roomy::Roomy;
 use crate::transform;
 use crate::usage::Usage;
 
@@ -131,7 +132,7 @@ impl Active {
                 Err(reason) => reason,
             },
             Body::Early(body) => {
-                let early = self.call.length == u64::try_from(body.len()).ok();
+                let early = self.call.length == u64::try_from(body.body().len()).ok();
                 match self.read_request(turn, body, bound, early) {
                     Ok(()) => return,
                     Err(reason) => reason,
@@ -167,18 +168,18 @@ impl Active {
     fn read_request(
         &mut self,
         turn: &mut Turn<'_>,
-        body: Bytes,
+        body: Roomy,
         bound: usize,
         early: bool,
     ) -> Result<(), Bypass> {
-        if body.is_empty() {
+        if body.body().is_empty() {
             return Err(Bypass::RequestEmpty);
         }
-        let object = Object::parse_first(&body).map_err(admission::request_error)?;
+        let object = Object::parse_first(body.body()).map_err(admission::request_error)?;
         self.call.read_body(&object);
         let places = object.places();
         if !turn.adapter.plan.hooks.request {
-            self.send(turn, Verdict::Unchanged, body);
+            self.send(turn, Verdict::Unchanged, body.into_body());
             return Ok(());
         }
         if let Err(reason) = turn.adapter.plan.may_transform(early)
@@ -191,7 +192,8 @@ impl Active {
         let probe = turn.admit()?;
         let Call { dialect, caller, .. } = &self.call;
         let can_short_circuit = turn.adapter.plan.hooks.cache;
-        let envelope = protocol::optimize(*dialect, &body, &caller.metadata, can_short_circuit);
+        let (envelope, body) =
+            protocol::optimize(*dialect, body, &caller.metadata, can_short_circuit);
         let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
         self.request = Request::Asking { asked, body, places, bound, early };
         Ok(())

@@ -135,7 +135,9 @@ impl Active {
                     self.give_up(turn, Bypass::OverTotalBytes);
                 }
             }
-            (Response::Holding { .. }, Body::Whole(body)) => self.ask_about_response(turn, body),
+            (Response::Holding { .. }, Body::Whole(body)) => {
+                self.ask_about_response(turn, body.into_body());
+            }
             (Response::Holding { .. }, Body::Unreadable) => {
                 self.give_up(turn, Bypass::ResponseUnreadable);
             }
@@ -193,7 +195,7 @@ impl Active {
         let sent = self.sent.clone().unwrap_or_default();
         let metadata = &self.call.caller.metadata;
         let envelope = protocol::optimize_response(self.call.dialect, &sent, &document, metadata);
-        let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope, probe);
+        let asked = turn.ask(Kind::OptimizeResponse, &self.call, envelope.into(), probe);
         self.response = Response::Asking { asked, body: document, places, usage, bound, head };
     }
 

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use std::ptr::{null, null_mut};
 use std::time::Duration;
 
+use optimizer_core::roomy::Roomy;
+
+use crate::allocator;
 use crate::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
 
 /// `NotFound` of the Proxy-Wasm ABI.
@@ -145,6 +148,30 @@ pub fn buffer(buffer: BufferType, max_size: usize) -> Option<Vec<u8>> {
         let status = abi::proxy_get_buffer_bytes(buffer as u32, 0, max_size, &mut data, &mut size);
         (status == OK).then(|| owned(data, size))
     }
+}
+
+/// The same, with room around it.
+pub fn roomy_buffer(buffer: BufferType, max_size: usize) -> Option<Roomy> {
+    let (mut data, mut size) = (null_mut(), 0);
+    // SAFETY: the pointers are valid for the call.
+    let (status, has_room) = allocator::leaving_room(|| unsafe {
+        abi::proxy_get_buffer_bytes(buffer as u32, 0, max_size, &mut data, &mut size)
+    });
+    if status != OK {
+        return None;
+    }
+    // SAFETY: what came back is ours; with room, the allocation begins and ends that much further out.
+    Some(unsafe {
+        if !has_room || data.is_null() {
+            Roomy::new(owned(data, size), 0)
+        } else {
+            let begin = data.wrapping_sub(Roomy::BEFORE);
+            begin.write_bytes(0, Roomy::BEFORE);
+            let length = size.wrapping_add(Roomy::BEFORE);
+            let capacity = length.wrapping_add(Roomy::BEHIND);
+            Roomy::new(Vec::from_raw_parts(begin, length, capacity), Roomy::BEFORE)
+        }
+    })
 }
 
 /// Asks for one byte of a buffer and leaves it where the host puts it; whether there is one.

@@ -11,6 +11,7 @@ use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
+use optimizer_core::roomy::Roomy;
 
 use crate::types::{Action, BufferType, MapType, StreamType};
 use crate::vm::{Callouts, Holding, Vm, log};
@@ -225,10 +226,10 @@ impl State {
             self.run_at(now, during, Event::body(side, Body::Held(size)));
             if end && self.message(side).flow == Flow::Hold {
                 let body = match size {
-                    0 => Some(Vec::new()),
-                    _ => hostcalls::buffer(body_buffer(side), size),
+                    0 => Some(Roomy::new(Vec::new(), 0)),
+                    _ => hostcalls::roomy_buffer(body_buffer(side), size),
                 };
-                let part = body.map_or(Body::Unreadable, |body| Body::Whole(body.into()));
+                let part = body.map_or(Body::Unreadable, Body::Whole);
                 self.run_at(now, during, Event::body(side, part));
             }
         }
@@ -312,15 +313,16 @@ impl State {
             return;
         }
         // All of it: for less than a body in several pieces, nginx writes past what it asked for.
-        let body = hostcalls::buffer(BufferType::HttpRequestBody, usize::MAX);
-        let Some(body) = body.filter(|body| !body.is_empty()) else { return };
-        self.run(during, Event::RequestBody(Body::Held(body.len())));
+        let shown = hostcalls::roomy_buffer(BufferType::HttpRequestBody, usize::MAX);
+        let Some(body) = shown.filter(|shown| !shown.body().is_empty()) else { return };
+        let length = body.body().len();
+        self.run(during, Event::RequestBody(Body::Held(length)));
         if self.request.flow == Flow::Hold {
-            let part = if kong::has_body_in_one_buffer(body.len()) {
-                kong::take_request_body(&body);
-                Body::Early(body.into())
+            let part = if kong::has_body_in_one_buffer(length) {
+                kong::take_request_body(body.body());
+                Body::Early(body)
             } else {
-                Body::Whole(body.into())
+                Body::Whole(body)
             };
             self.run(during, Event::RequestBody(part));
         }

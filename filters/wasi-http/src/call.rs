@@ -166,7 +166,7 @@ impl<'v> Call<'v> {
                 }
                 Ok(None) => {
                     let whole = Bytes::from(held);
-                    self.feed(Event::body(side, Body::Whole(whole.clone())));
+                    self.feed(Event::body(side, Body::Whole((&*whole).into())));
                     while let Some(callout) = self.callout.take() {
                         let outcome = callout::send(&self.vm.optimizer, &callout).await;
                         self.feed(Event::CalloutDone(callout.id, outcome));

@@ -106,7 +106,7 @@ impl Call {
     /// A whole body has come.
     pub async fn body(&mut self, side: Side, body: Vec<u8>) {
         if self.holds {
-            self.run(Event::body(side, Body::Whole(body.into()))).await;
+            self.run(Event::body(side, Body::Whole((&*body).into()))).await;
         }
     }
 

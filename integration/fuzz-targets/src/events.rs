@@ -13,6 +13,7 @@ use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
 use optimizer_core::plan::Plan;
+use optimizer_core::roomy::Roomy;
 
 const CONFIGS: [&str; 4] = [
     r#"{"optimizer":{"upstream":"o"}}"#,
@@ -83,8 +84,8 @@ impl State {
         let part = match with >> 5 {
             0 => Body::Held(with * 100),
             1 => Body::Unreadable,
-            2 => Body::Early(Bytes::from_static(body)),
-            3 => Body::Whole(Bytes::from_static(body)),
+            2 => Body::Early(body.into()),
+            3 => Body::Whole(Roomy::new(body.to_vec(), 0)),
             4 => Body::End,
             _ => Body::Chunk(body),
         };

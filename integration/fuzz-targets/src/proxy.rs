@@ -8,7 +8,6 @@ mod lane;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use optimizer_core::adapter::Adapter;
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::config::Config;
@@ -19,6 +18,7 @@ use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::{Capabilities, Host};
 use optimizer_core::plan::Plan;
+use optimizer_core::roomy::Roomy;
 use serde_json::Value;
 
 use self::lane::Lane;
@@ -324,7 +324,7 @@ impl Proxy {
                 let lane = self.lane(stream, side);
                 if end && lane.flow == Flow::Hold {
                     lane.shown = true;
-                    let whole = Bytes::from(lane.held.clone());
+                    let whole = Roomy::new(lane.held.clone(), 0);
                     // On Kong as if Lua had set the body before the module was asked.
                     let part = if early { Body::Early(whole) } else { Body::Whole(whole) };
                     self.feed(stream, event(part));

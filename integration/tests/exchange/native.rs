@@ -15,6 +15,7 @@ use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::host::Host;
+use optimizer_core::roomy::Roomy;
 
 use self::lane::Lane;
 use self::vm::Vm;
@@ -245,7 +246,7 @@ impl Native {
                 self.feed(id, event(Body::Held(size)));
                 let lane = self.lane(id, side);
                 if ended && lane.is_held() {
-                    let whole = Bytes::from(lane.held.clone());
+                    let whole = Roomy::new(lane.held.clone(), 0);
                     self.feed(id, event(Body::Whole(whole)));
                 }
             }

@@ -10,6 +10,7 @@ use optimizer_core::effect::{Effect, Flow, Side};
 use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::host::Host;
+use optimizer_core::roomy::Roomy;
 
 use super::TICK;
 use super::vm::Vm;
@@ -240,9 +241,9 @@ impl Nginx {
         }
     }
 
-    fn show(&mut self, id: Id, step: Step, part: fn(Bytes) -> Body<'static>) {
-        let body = Bytes::from(self.calls[id].body.clone());
-        self.feed(id, step, Event::RequestBody(Body::Held(body.len())));
+    fn show(&mut self, id: Id, step: Step, part: fn(Roomy) -> Body<'static>) {
+        let body = Roomy::new(self.calls[id].body.clone(), 0);
+        self.feed(id, step, Event::RequestBody(Body::Held(body.body().len())));
         if self.calls[id].flow == Flow::Hold {
             self.feed(id, step, Event::RequestBody(part(body)));
         }
