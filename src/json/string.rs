@@ -10,70 +10,72 @@ pub(super) struct Ended {
     pub(super) wide: bool,
 }
 
+/// What a special byte of a string's inside is.
+enum Special {
+    /// The quote behind it.
+    End,
+    /// An escape of so many bytes.
+    Escape(usize),
+    BeyondAscii,
+}
+
 /// Reads the string whose `inside` this is, to its closing quote. `None`: it is no JSON string.
 /// Bytes beyond ASCII may be anything.
 pub(super) fn end_of_string(inside: &[u8]) -> Option<Ended> {
-    let mut reading = Reading { inside, unescaped: 0, wide: false };
     let marks = Marks::new();
-    let (blocks, tail) = inside.as_chunks::<BLOCK>();
+    let mut wide = false;
+    // What stands before belongs to an escape.
+    let mut unescaped: usize = 0;
     let mut at: usize = 0;
-    for block in blocks {
-        let places = marks.special(block);
-        if places != 0 && reading.ends(block, at, places)? {
-            return Some(reading.ended());
-        }
-        at = at.wrapping_add(BLOCK);
-    }
-    let mut last = [b' '; BLOCK];
-    last.get_mut(..tail.len())?.copy_from_slice(tail);
-    reading.ends(&last, at, marks.special(&last))?.then(|| reading.ended())
-}
-
-struct Reading<'a> {
-    inside: &'a [u8],
-    /// What stands before belongs to an escape; at the end, what stands before is the string.
-    unescaped: usize,
-    wide: bool,
-}
-
-impl Reading<'_> {
-    /// Whether the string ends in `block`, which begins `at` and has something special in these
-    /// `places`. `None`: it is no JSON string.
-    fn ends(&mut self, block: &[u8; BLOCK], at: usize, mut places: u32) -> Option<bool> {
+    for block in inside.as_chunks::<BLOCK>().0 {
+        let mut places = marks.special(block);
         while places != 0 {
             let place = at.wrapping_add(places.trailing_zeros() as usize);
             places &= places.wrapping_sub(1);
-            if place < self.unescaped {
+            if place < unescaped {
                 continue;
             }
-            match self.inside.get(place..)? {
-                [b'"', ..] => {
-                    self.unescaped = place.wrapping_add(1);
-                    return Some(true);
-                }
-                [b'\\', escaped @ ..] => {
-                    self.unescaped = place.wrapping_add(length_of_escape(escaped)?);
-                }
-                [0x80..=0xff, ..] => {
-                    self.wide = true;
+            match special(inside.get(place..)?)? {
+                Special::End => return Some(Ended { length: place.wrapping_add(1), wide }),
+                Special::Escape(length) => unescaped = place.wrapping_add(length),
+                Special::BeyondAscii => {
+                    wide = true;
                     places &= !beyond_ascii(block);
                 }
-                _ => return None,
             }
         }
-        Some(false)
+        at = at.wrapping_add(BLOCK);
     }
-
-    fn ended(&self) -> Ended {
-        Ended { length: self.unescaped, wide: self.wide }
+    // Less than a block is left of the whole text.
+    at = at.max(unescaped);
+    loop {
+        let rest = inside.get(at..)?;
+        at = at.wrapping_add(match rest.first()? {
+            b' ' | b'!' | b'#'..=b'[' | b']'..=0x7f => 1,
+            _ => match special(rest)? {
+                Special::End => return Some(Ended { length: at.wrapping_add(1), wide }),
+                Special::Escape(length) => length,
+                Special::BeyondAscii => {
+                    wide = true;
+                    1
+                }
+            },
+        });
     }
 }
 
-/// How long an escape is, the backslash before what is `escaped` with it.
-fn length_of_escape(escaped: &[u8]) -> Option<usize> {
-    match escaped {
-        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => Some(2),
-        [b'u', a, b, c, d, ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => Some(6),
+/// What it is that `rest` begins with. `None`: it must not stand in a string.
+#[inline(always)]
+fn special(rest: &[u8]) -> Option<Special> {
+    match rest {
+        [b'"', ..] => Some(Special::End),
+        [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => {
+            Some(Special::Escape(2))
+        }
+        [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => {
+            Some(Special::Escape(6))
+        }
+        [0x80..=0xff, ..] => Some(Special::BeyondAscii),
         _ => None,
     }
 }

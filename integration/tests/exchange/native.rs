@@ -8,7 +8,6 @@ mod vm;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use integration::{Answer, Headers};
 use optimizer_core::callout::{CalloutId, Outcome};
 use optimizer_core::effect::{Effect, Flow, Side};
