@@ -118,6 +118,17 @@ def test_the_optimizer_is_asked_over_tls(start, optimizer, provider, authority):
     assert provider.of(reply.case)[0].json == CHAT.shorten(CHAT.request)
 
 
+def test_a_handshake_that_never_ends_costs_a_callout_its_time_out(start, provider):
+    """wasmtime sets it no limit: the component does."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        asked = {"upstream": f"https://localhost:{listener.getsockname()[1]}", "timeout_ms": 400}
+        proxy = start(optimizer=asked)
+        reply = proxy.send(CHAT.call())
+        assert proxy.outcome(reply) == "bypassed:optimizer_timeout"
+    assert (reply.status, reply.json) == (200, CHAT.answer)
+    assert provider.of(reply.case)[0].body == CHAT.call().body
+
+
 # Who is asked, and what is wrong with the certificate.
 WRONG = {
     "of an unknown authority": lambda authority: certified(trustme.CA()),

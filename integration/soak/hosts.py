@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -57,7 +58,7 @@ class OnWasi:
         config = json.loads(json.dumps(module)) | {"provider": f"http://127.0.0.1:{provider}"}
         config["optimizer"]["upstream"] = f"127.0.0.1:{optimizer}"
         self.host = Wasi(Setup(config), config, directory, reuse=True)
-        self.idle = self._descriptors()
+        self.idle = self._sockets()
 
     def machines(self) -> tuple[int, int]:
         """Instances come and go as calls do."""
@@ -65,11 +66,15 @@ class OnWasi:
 
     def waiting(self) -> dict[str, int]:
         # Every call has connections.
-        more = self._descriptors() - self.idle
-        return ({"descriptors": more} if more else {}) | undelivered(self.host)
+        more = self._sockets() - self.idle
+        return ({"sockets": more} if more else {}) | undelivered(self.host)
 
-    def _descriptors(self) -> int:
-        return len(os.listdir(f"/proc/{self.host.process.pid}/fd"))
+    def _sockets(self) -> int:
+        found = 0
+        for opened in Path(f"/proc/{self.host.process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # Closed meanwhile.
+                found += os.readlink(opened).startswith("socket:")
+        return found
 
 
 def undelivered(host: Envoy | Wasi) -> dict[str, int]:
