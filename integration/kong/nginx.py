@@ -11,7 +11,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from kit.envoy import die_with_parent
+from kit.child import die_with_parent, stop
 from kit.proxy import WASM, Cannot
 
 from gateway import Example, Place, Server, Setup, Shipped, Step
@@ -138,10 +138,5 @@ class Nginx(Server):
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> None:
-        if self.pid is not None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        if self.process:
+            stop(self.process)

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from kit.envoy import LIBC, PR_SET_PDEATHSIG
+from kit.child import die_with_parent
 from kit.message import NEVER, RESET, Answer, Raw, Seen, as_json
 from kit.optimizer import CACHE, DECISION, OPTIMIZE, OPTIMIZE_RESPONSE, RECORD
 from kit.provider import sse
@@ -191,7 +191,7 @@ def _question(body: bytes) -> Question | None:
 
 
 def _serve(script: type, wrong: Wrong, mood: Mood, port: int) -> None:
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     answer = script(wrong, mood)
 
     def checked(seen: Seen) -> Answer | Raw:

