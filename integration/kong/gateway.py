@@ -9,6 +9,7 @@ import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Callable
 
 from kit.proxy import WASM, Cannot, Proxy
 
@@ -93,6 +94,19 @@ class Example:
 
     def after(self, place: str, more: str) -> None:
         self.put(place, place + more)
+
+    def put_filters(self, setup: Setup, own: str, whole: str, write: Callable[[str, dict], str]) -> None:
+        """The filters of this set-up. `own` is the example's filter, `whole` what goes with it where there is to be
+        none; `write` makes a filter's text from its name and configuration."""
+        if setup.before is not None:
+            self.put(own, write("other", setup.before) + own)
+        match setup.module:
+            case None:
+                self.put(whole, "")
+            case Shipped(optimizer_port):
+                self.put("127.0.0.1:8088", f"127.0.0.1:{optimizer_port}")
+            case module:
+                self.put(own, write("optimizer", module))
 
 
 def free_port() -> int:

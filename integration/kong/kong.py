@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kit.proxy import WASM, Cannot
 
-from gateway import Example, Place, Server, Setup, Shipped, Step
+from gateway import Example, Place, Server, Setup, Step
 
 BINARY = os.environ.get("KONG", "")
 META = Path(__file__).parents[2] / "schema/optimizer.meta.json"
@@ -135,15 +135,7 @@ def declarative(setup: Setup, provider_port: int) -> str:
             example.text += f"\nplugins:\n- {json.dumps(everywhere)}\n"
     [chain] = re.findall(r"  filter_chains:\n.*?\n(?=\n|\Z)", example.text, re.S)
     [own] = re.findall(r"    - name: optimizer\n.*", chain, re.S)
-    match setup.module:
-        case None:
-            example.put(chain, "")
-        case Shipped(optimizer_port):
-            example.put("127.0.0.1:8088", f"127.0.0.1:{optimizer_port}")
-        case module:
-            example.put(own, f"    - {json.dumps(filter_of('optimizer', module))}\n")
-    if setup.before is not None:
-        example.after("  - filters:\n", f"    - {json.dumps(filter_of('other', setup.before))}\n")
+    example.put_filters(setup, own, chain, lambda *named: f"    - {json.dumps(filter_of(*named))}\n")
     places = "".join(f"- {json.dumps(service(place, provider_port))}\n" for place in setup.places)
     example.after("services:\n", places)
     return example.text

@@ -14,7 +14,7 @@ from pathlib import Path
 from kit.child import die_with_parent, stop
 from kit.proxy import WASM, Cannot
 
-from gateway import Example, Place, Server, Setup, Shipped, Step
+from gateway import Example, Place, Server, Setup, Step
 
 BINARY = os.environ.get("NGINX", "")
 # Where Lua finds `resty.core`, for a binary that does not know itself.
@@ -51,7 +51,7 @@ def missing() -> str | None:
 
 def filter_of(name: str, module: dict) -> str:
     text = json.dumps(module).replace("\\", "\\\\").replace("'", "\\'")
-    return f"proxy_wasm {name} '{text}';"
+    return f"proxy_wasm {name} '{text}';\n"
 
 
 def location(place: Place) -> str:
@@ -85,16 +85,8 @@ def configuration(setup: Setup, port: int, provider_port: int) -> str:
         example.put("keepalive  32;", "")
     example.put(PREPARE, STEPS[setup.prepare])
     [own] = re.findall(r"proxy_wasm  optimizer  '.*?';", example.text, re.S)
-    match setup.module:
-        case None:
-            example.put(own, "")
-        case Shipped(optimizer_port):
-            example.put("127.0.0.1:8088", f"127.0.0.1:{optimizer_port}")
-        case module:
-            example.put(own, filter_of("optimizer", module))
+    example.put_filters(setup, own, own, filter_of)
     if setup.before is not None:
-        example.put("proxy_wasm  optimizer" if isinstance(setup.module, Shipped) else "proxy_wasm optimizer",
-                    filter_of("other", setup.before) + " proxy_wasm optimizer")
         example.after("wasm {\n", f"module other {WASM.resolve()};\n")
     example.after("http2   on;\n", "".join(map(location, setup.places)))
     put("wasm {\n", setup.wasm | resolver)
