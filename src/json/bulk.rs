@@ -2,20 +2,20 @@
 //! by byte and would cost more than all else that is done to a body.
 //!
 //! In a block, a bit stands for each byte, the lowest for the first one. `Marks::special` tells which
-//! ones in a string's inside are quotes, backslashes, control characters or beyond ASCII.
+//! ones in a string's inside are quotes, backslashes, control characters or, if `ascii`, beyond ASCII.
 
+#[cfg(not(target_feature = "simd128"))]
+mod portable;
 #[cfg(target_feature = "simd128")]
 mod vectors;
-#[cfg(not(target_feature = "simd128"))]
-mod words;
 
+#[cfg(not(target_feature = "simd128"))]
+use portable as engine;
 #[cfg(target_feature = "simd128")]
 use vectors as engine;
-#[cfg(not(target_feature = "simd128"))]
-use words as engine;
 
 use engine::same_block;
-pub(super) use engine::{BLOCK, Marks, beyond_ascii};
+pub(super) use engine::{BLOCK, Marks};
 
 /// How many bytes `a` and `b` have in common at their beginnings.
 pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
@@ -55,16 +55,16 @@ mod tests {
     #[test]
     fn each_byte_of_a_block_is_told() {
         let bit = |told: bool, at: usize| u32::from(told) << at;
-        let is_special = |byte| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x80..);
-        for first in 0..=255_u8 {
+        for (ascii, first) in
+            [true, false].into_iter().flat_map(|ascii| (0..=255_u8).map(move |byte| (ascii, byte)))
+        {
+            let is_special = |byte| matches!(byte, 0..0x20 | b'"' | b'\\') || ascii && byte > 0x7f;
             for second in b"\0\x1f !\"#[\\]a\x7f\x80\xa2\xdc\xff" {
                 for at in 0..BLOCK - 1 {
                     let mut block = [b'a'; BLOCK];
                     (block[at], block[at + 1]) = (first, *second);
                     let expected = bit(is_special(first), at) | bit(is_special(*second), at + 1);
-                    assert_eq!(Marks::new().special(&block), expected, "{first} {second}");
-                    let expected = bit(first > 0x7f, at) | bit(*second > 0x7f, at + 1);
-                    assert_eq!(beyond_ascii(&block), expected, "{first} {second}");
+                    assert_eq!(Marks::new(ascii).special(&block), expected, "{first} {second}");
                 }
             }
         }

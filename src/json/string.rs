@@ -1,6 +1,6 @@
 //! Where a JSON string ends.
 
-use super::bulk::{BLOCK, Marks, beyond_ascii};
+use super::bulk::{BLOCK, Marks};
 
 /// A string, read to its end.
 pub(super) struct Ended {
@@ -22,25 +22,28 @@ enum Special {
 /// Reads the string whose `inside` this is, to its closing quote. `None`: it is no JSON string.
 /// Bytes beyond ASCII may be anything.
 pub(super) fn end_of_string(inside: &[u8]) -> Option<Ended> {
-    let marks = Marks::new();
+    let mut marks = Marks::new(true);
     let mut wide = false;
     // What stands before belongs to an escape.
     let mut unescaped: usize = 0;
     let mut at: usize = 0;
     for block in inside.as_chunks::<BLOCK>().0 {
         let mut places = marks.special(block);
+        if places != 0 {
+            places &= from(unescaped.saturating_sub(at));
+        }
         while places != 0 {
             let place = at.wrapping_add(places.trailing_zeros() as usize);
-            places &= places.wrapping_sub(1);
-            if place < unescaped {
-                continue;
-            }
             match special(inside.get(place..)?)? {
                 Special::End => return Some(Ended { length: place.wrapping_add(1), wide }),
-                Special::Escape(length) => unescaped = place.wrapping_add(length),
+                Special::Escape(length) => {
+                    unescaped = place.wrapping_add(length);
+                    places &= from(unescaped.wrapping_sub(at));
+                }
                 Special::BeyondAscii => {
                     wide = true;
-                    places &= !beyond_ascii(block);
+                    marks = Marks::new(false);
+                    places = marks.special(block) & from(place.wrapping_sub(at));
                 }
             }
         }
@@ -62,6 +65,12 @@ pub(super) fn end_of_string(inside: &[u8]) -> Option<Ended> {
             },
         });
     }
+}
+
+/// The bits of a block's bytes from this one on.
+#[inline(always)]
+fn from(byte: usize) -> u32 {
+    u32::try_from(byte).ok().and_then(|byte| u32::MAX.checked_shl(byte)).unwrap_or(0)
 }
 
 /// What it is that `rest` begins with. `None`: it must not stand in a string.

@@ -2,8 +2,7 @@
 //! watch the size.
 
 use core::arch::wasm32::{
-    i8x16_lt, i8x16_splat, u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128, v128_any_true,
-    v128_or, v128_xor,
+    i8x16_lt, u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128, v128_any_true, v128_or, v128_xor,
 };
 use std::hint::black_box;
 
@@ -15,15 +14,19 @@ pub struct Marks {
     quotes: v128,
     backslashes: v128,
     spaces: v128,
+    /// The highest bits, if what is beyond ASCII is to be above all else.
+    flip: v128,
 }
 
 impl Marks {
     /// V8 makes constants anew each time; what it does not know as one it keeps.
-    pub fn new() -> Self {
+    pub fn new(ascii: bool) -> Self {
+        let flip = u8x16_splat(if ascii { 0 } else { 0x80 });
         black_box(Self {
             quotes: u8x16_splat(b'"'),
             backslashes: u8x16_splat(b'\\'),
-            spaces: i8x16_splat(0x20),
+            spaces: v128_xor(u8x16_splat(0x20), flip),
+            flip,
         })
     }
 
@@ -33,13 +36,10 @@ impl Marks {
             let quotes = u8x16_eq(bytes, self.quotes);
             let backslashes = u8x16_eq(bytes, self.backslashes);
             // With a sign: what is beyond ASCII is below zero.
-            v128_or(i8x16_lt(bytes, self.spaces), v128_or(quotes, backslashes))
+            let others = i8x16_lt(v128_xor(bytes, self.flip), self.spaces);
+            v128_or(others, v128_or(quotes, backslashes))
         })
     }
-}
-
-pub fn beyond_ascii(block: &[u8; BLOCK]) -> u32 {
-    bits(block, |bytes| bytes)
 }
 
 /// The highest bit of each byte of what `found` makes of each vector.
