@@ -39,6 +39,7 @@ impl Host {
                 properties: true,
                 metrics_may_fail: false,
                 background_callouts: 32,
+                headers_at_once: usize::MAX,
             },
             Host::Kong => Capabilities {
                 replace_request: Replace::Early,
@@ -54,6 +55,7 @@ impl Host {
                 properties: true,
                 metrics_may_fail: true,
                 background_callouts: 1,
+                headers_at_once: 95,
             },
             Host::WasiHttp => Capabilities {
                 replace_request: Replace::Held,
@@ -69,6 +71,7 @@ impl Host {
                 properties: false,
                 metrics_may_fail: false,
                 background_callouts: 32,
+                headers_at_once: usize::MAX,
             },
         }
     }
@@ -105,6 +108,10 @@ pub struct Capabilities {
     /// So many callouts that nobody waits for at a time. Where it is one, each leaves a little
     /// of the host's memory behind for good, its headers above all.
     pub background_callouts: usize,
+    /// Show so many headers of a message at once; of one with more, each by its name alone. nginx shows a hundred,
+    /// the first of them its own (`:path` and three more), but asks for the room that the others take:
+    /// with more than a hundred it writes past it.
+    pub headers_at_once: usize,
 }
 
 /// Which requests' bodies a host can replace once the optimizer has answered.

@@ -19,11 +19,6 @@ pub fn is_from_provider(headers: Headers<'_>) -> bool {
     last.is_some_and(|last| !last.is_empty() && headers.get(":status") == Some(last))
 }
 
-/// Of a message with more headers than this, not all may be asked for at once. nginx shows a hundred, the
-/// first of them its own (`:path` and three more), but asks for the room that the others take: with
-/// more than a hundred it writes past it.
-pub const MAX_HEADERS: usize = 95;
-
 /// What tells of a message with too many headers whether it is one of ours, asked for one by one.
 pub fn few_headers(map: MapType) -> Vec<(&'static [u8], Vec<u8>)> {
     let names: &[&str] = match map {

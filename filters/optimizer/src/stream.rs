@@ -376,7 +376,7 @@ enum Shown {
 impl Shown {
     /// Asks for them; there are `count`.
     fn ask(host: Host, map: MapType, count: usize) -> Self {
-        if host == Host::Kong && count > kong::MAX_HEADERS {
+        if count > host.capabilities().headers_at_once {
             Self::Few(kong::few_headers(map))
         } else {
             Self::All(hostcalls::header_map(map))
