@@ -108,9 +108,8 @@ pub struct Capabilities {
     /// So many callouts that nobody waits for at a time. Where it is one, each leaves a little
     /// of the host's memory behind for good, its headers above all.
     pub background_callouts: usize,
-    /// Show so many headers of a message at once; of one with more, each by its name alone. nginx shows a hundred,
-    /// the first of them its own (`:path` and three more), but asks for the room that the others take:
-    /// with more than a hundred it writes past it.
+    /// Show so many headers of a message at once. nginx asks for the room that the message's own take, then
+    /// writes up to a hundred, its own (`:path` and three more) among them: with more it writes past it.
     pub headers_at_once: usize,
 }
 
