@@ -89,7 +89,7 @@ const FEW: usize = 32;
 /// No request and no answer has more members; each costs more than its bytes.
 const MAX_MEMBERS: usize = 4096;
 
-fn distinct<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonError> {
+fn distinct(members: &[Member<'_, [u8]>]) -> Result<Vec<usize>, JsonError> {
     let mut rest = members;
     while let [first, others @ ..] = rest {
         if others.iter().any(|other| other.name == first.name) {
@@ -100,7 +100,7 @@ fn distinct<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonErro
     Ok(Vec::new())
 }
 
-fn sorted<T: ?Sized>(members: &[Member<'_, T>]) -> Result<Vec<usize>, JsonError> {
+fn sorted(members: &[Member<'_, [u8]>]) -> Result<Vec<usize>, JsonError> {
     let name = |&place: &usize| members.get(place).map(|member| &*member.name);
     let by_name = in_order(members.len(), &|a, b| name(&a).cmp(&name(&b)));
     if by_name.windows(2).any(|pair| matches!(pair, [a, b] if name(a) == name(b))) {
