@@ -12,8 +12,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.child import die_with_parent, stop
+
 from . import machine, variants
-from .programs import Backend, die_with_parent, load
+from .programs import Backend, load
 from .stage import Wrong
 
 HOOK = Path(__file__).parents[1] / "litellm/optimizer_hook.py"
@@ -123,9 +125,4 @@ class LiteLlm:
         }
 
     def stop(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        stop(self.process)

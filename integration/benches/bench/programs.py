@@ -8,7 +8,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from kit.envoy import die_with_parent
+from kit.child import die_with_parent
 
 from . import machine
 
