@@ -597,6 +597,34 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_utf8_is_no_json_wherever_it_stands() {
+        let long = "a".repeat(70);
+        for wrong in
+            [&b"\xff"[..], b"\x80", b"\xc3", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"]
+        {
+            for before in (0..70).map(|length| &long[..length]).chain(["é", "\\n", "日本"]) {
+                let string = [b"\"", before.as_bytes(), wrong, b"\""].concat();
+                for text in [
+                    [b"{\"a\":", &*string, b"}"].concat(),
+                    [b"{\"a\":[{\"b\":", &*string, b"}]}"].concat(),
+                    [b"{", &*string, b":1}"].concat(),
+                    [b"{\"a\":{", &*string, b":1}}"].concat(),
+                ] {
+                    assert_eq!(Object::parse_first(&text).err(), Some(JsonError::NotJson));
+                    assert_eq!(Object::parse(&text).err(), Some(JsonError::NotJson));
+                }
+                let outer = [b"{\"request\":{\"a\":", &*string, b"}}"].concat();
+                let original = [b"{\"a\":\"", before.as_bytes(), b"\"}"].concat();
+                let original = Object::parse_first(&original).unwrap();
+                let beside = Object::parse_with_inner(&outer, "request", Some(&original));
+                assert_eq!(beside.err(), Some(JsonError::NotJson));
+            }
+        }
+        assert!(Object::parse_first("{\"a\":\"日本\",\"é\":\"naïve 😀\"}".as_bytes()).is_ok());
+        assert!(Object::parse_first("{\"a\":é}".as_bytes()).is_err());
+    }
+
+    #[test]
     fn what_the_new_text_is_already_is_not_copied() {
         let original = r#"{"a":1,"b":[{"c":"dddddddddddddddddddddddddddddddd"},2],"e":{}}"#;
         for (new, borrowed) in [

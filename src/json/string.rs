@@ -131,4 +131,26 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_follows_a_byte_beyond_ascii_is_still_seen() {
+        for before in 0..70 {
+            for between in ["", "a", "é"] {
+                let start = format!("{}é{between}", "a".repeat(before));
+                for (rest, length) in [("\"", 1), ("\\\"\"", 3), ("\n\"", 0), ("\\x\"", 0), ("", 0)]
+                {
+                    let text = format!("{start}{rest}");
+                    let behind = format!(
+                        "{text}{}",
+                        if length > 0 { "aé\"".repeat(20) } else { String::new() }
+                    );
+                    for text in [text, behind] {
+                        let ended = end_of_string(text.as_bytes()).map(|it| (it.length, it.wide));
+                        let expected = (length > 0).then_some((start.len() + length, true));
+                        assert_eq!(ended, expected, "{text}");
+                    }
+                }
+            }
+        }
+    }
 }
