@@ -265,6 +265,20 @@ mod tests {
     }
 
     #[test]
+    fn members_of_one_name_are_compared_in_their_order() {
+        let member = |name: &str, value: usize| format!("\"{name}\":{value}");
+        let of =
+            |name, values: std::ops::Range<usize>| values.map(move |value| member(name, value));
+        let mixed: Vec<String> =
+            of("b", 0..90).zip(of("a", 0..90)).flat_map(|(b, a)| [b, a]).collect();
+        let apart: Vec<String> = of("a", 0..90).chain(of("b", 0..90)).collect();
+        let (mixed, apart) =
+            (format!("{{{}}}", mixed.join(",")), format!("{{{}}}", apart.join(",")));
+        assert!(equal(&mixed, &apart));
+        assert!(!equal(&mixed, &apart.replace("\"b\":7,\"b\":8", "\"b\":8,\"b\":7")));
+    }
+
+    #[test]
     fn reordering_costs_a_bounded_multiple() {
         // Every level is reordered: without the budget the work is quadratic.
         let (mut a, mut b) = (String::from("1"), String::from("1"));
