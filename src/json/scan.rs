@@ -347,13 +347,10 @@ fn digits(text: &[u8]) -> Result<&[u8], NotJson> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::is_json;
     use serde_json::value::RawValue;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
     use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn is_json(text: &str) -> bool {
-        Scanner::new(text.as_bytes()).read(Wanted::default()).is_ok()
-    }
 
     const JSON: [&str; 26] = [
         "{}",
