@@ -111,19 +111,6 @@ pub fn end_to_end<'a>(headers: Headers<'a>) -> impl Iterator<Item = (&'a [u8], &
     })
 }
 
-/// The most bytes of names and values that go on, with [`OF_EACH`] more for each. wasmtime ends an instance that sets
-/// more than 128 KiB of headers, counted so; the rest is for what is added to them.
-const MAX_HEAD_BYTES: usize = 112 * 1024;
-
-/// What a header takes beside its bytes.
-const OF_EACH: usize = 72;
-
-/// Whether a message's headers can go on, or are too large for that.
-pub fn fits(headers: Headers<'_>) -> bool {
-    let sizes = headers.iter().flat_map(|(name, value)| [name.len(), value.len(), OF_EACH]);
-    sizes.fold(0, usize::saturating_add) <= MAX_HEAD_BYTES
-}
-
 /// Whether an answer with this status to a request with this method has a body,
 /// whatever its headers say (RFC 9112, section 6.3).
 pub fn has_body(method: &str, status: u16) -> bool {
@@ -222,15 +209,6 @@ mod tests {
         ];
         let kept: Vec<_> = end_to_end(Headers::new(&fields)).collect();
         assert_eq!(kept, fields[6..]);
-    }
-
-    #[test]
-    fn headers_fit_up_to_a_size_in_all() {
-        let most = vec![b'x'; MAX_HEAD_BYTES - 2 * (OF_EACH + 1) - 1];
-        let fields: [(&[u8], &[u8]); 2] = [(b"a", &most), (b"b", b"x")];
-        assert!(fits(Headers::new(&fields)) && fits(Headers::new(&fields[..1])));
-        assert!(!fits(Headers::new(&[fields[0], (b"b", b"xx")])));
-        assert!(!fits(Headers::new(&[fields[0], fields[1], (b"c", b"")])));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What a host can do. Decided once, when the configuration is compiled; at run
 //! time nothing is tried that the host cannot do.
 
+use crate::headers::Headers;
+
 /// A host that the adapter runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Host {
@@ -40,6 +42,7 @@ impl Host {
                 metrics_may_fail: false,
                 background_callouts: 32,
                 headers_at_once: usize::MAX,
+                head_bytes: usize::MAX,
             },
             Host::Kong => Capabilities {
                 replace_request: Replace::Early,
@@ -56,6 +59,7 @@ impl Host {
                 metrics_may_fail: true,
                 background_callouts: 1,
                 headers_at_once: 95,
+                head_bytes: usize::MAX,
             },
             Host::WasiHttp => Capabilities {
                 replace_request: Replace::Held,
@@ -72,6 +76,7 @@ impl Host {
                 metrics_may_fail: false,
                 background_callouts: 32,
                 headers_at_once: usize::MAX,
+                head_bytes: 112 * 1024,
             },
         }
     }
@@ -111,6 +116,21 @@ pub struct Capabilities {
     /// Show so many headers of a message at once. nginx asks for the room that the message's own take, then
     /// writes up to a hundred, its own (`:path` and three more) among them: with more it writes past it.
     pub headers_at_once: usize,
+    /// Set headers of so many bytes: names, values, and 72 more for each. wasmtime ends an instance
+    /// that sets more than 128 KiB, counted so; the rest is for what is added to those that go on.
+    pub head_bytes: usize,
+}
+
+/// What a header takes beside its bytes.
+const OF_EACH_HEADER: usize = 72;
+
+impl Capabilities {
+    /// Whether a message's headers can be set anew, to go on.
+    pub fn carries(&self, headers: Headers<'_>) -> bool {
+        let sizes =
+            headers.iter().flat_map(|(name, value)| [name.len(), value.len(), OF_EACH_HEADER]);
+        sizes.fold(0, usize::saturating_add) <= self.head_bytes
+    }
 }
 
 /// Which requests' bodies a host can replace once the optimizer has answered.
@@ -120,4 +140,24 @@ pub enum Replace {
     Held,
     /// Those that it showed with their headers, all but their first byte. The host corrects `content-length`.
     Early,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    #[test]
+    fn headers_are_carried_up_to_a_size_in_all() {
+        let host = Host::WasiHttp.capabilities();
+        let most = vec![b'x'; host.head_bytes - 2 * (OF_EACH_HEADER + 1) - 1];
+        let fields: [(&[u8], &[u8]); 2] = [(b"a", &most), (b"b", b"x")];
+        assert!(host.carries(Headers::new(&fields)) && host.carries(Headers::new(&fields[..1])));
+        assert!(!host.carries(Headers::new(&[fields[0], (b"b", b"xx")])));
+        assert!(!host.carries(Headers::new(&[fields[0], fields[1], (b"c", b"")])));
+        for host in [Host::Envoy, Host::Kong].map(Host::capabilities) {
+            assert!(host.carries(Headers::new(&[fields[0], fields[0]])));
+        }
+    }
 }

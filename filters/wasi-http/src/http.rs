@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use optimizer_core::forward::{self, Scheme, Target, end_to_end};
+use optimizer_core::forward::{Scheme, Target, end_to_end};
 use optimizer_core::headers::Headers;
+use optimizer_core::host::Host;
 use wasip2::http::outgoing_handler;
 use wasip2::http::types::{
     self, ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingRequest,
@@ -28,7 +29,7 @@ impl Head {
 
     /// Whether they can be set anew, to go on.
     pub fn fits(&self) -> bool {
-        self.read(forward::fits)
+        self.read(|headers| Host::WasiHttp.capabilities().carries(headers))
     }
 
     /// As the core reads them.
