@@ -346,7 +346,6 @@ fn digits(text: &[u8]) -> Result<&[u8], NotJson> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::json::is_json;
     use serde_json::value::RawValue;
     #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
