@@ -13,7 +13,7 @@ from kit import client
 from kit.client import Request
 from kit.dialects import CHAT
 from kit.message import as_json
-from kit.optimizer import OPTIMIZE, hits, transforms
+from kit.optimizer import CACHE, OPTIMIZE, hits, says, transforms
 from kit.provider import sse
 from kit.proxy import HTTP1
 from kit.streams import told
@@ -182,13 +182,54 @@ def test_odd_header_bytes_harm_nobody(prepared, optimizer, http):
         assert prepared.send(CHAT.call(headers=headers), http).json == CHAT.answer
 
 
-def test_more_headers_than_the_runtime_shows_leave_the_call_alone(prepared, optimizer, provider, http, key):
-    """It shows the first hundred: a credential may be behind them."""
+def with_headers(count: int, **options) -> Request:
+    """A call that comes with so many headers in all; the caller's credentials are the last of its own."""
+    call = CHAT.call(**options)
+    [credentials] = [field for field in call.headers if field[0] == "authorization"]
+    call.headers.remove(credentials)
+    # `host`, `content-length` and the case's name come with every call.
+    fill = [(f"x-{number}", "1") for number in range(count - len(call.headers) - 4)]
+    call.headers += [*fill, credentials]
+    return call
+
+
+@pytest.mark.parametrize("count", [95, 96, 120, 400])
+def test_beyond_95_headers_a_call_is_left_alone(prepared, optimizer, provider, http, key, count):
+    """It shows a hundred with its own at most, and may write past the room that it asked for."""
+    optimizer.on(OPTIMIZE, transforms(CHAT.shorten))
+    call = with_headers(count, key=key)
+    reply = prepared.send(call, http)
+    assert (reply.status, reply.json) == (200, CHAT.answer)
+    [seen] = provider.of(reply.case)
+    assert [field for field in seen.headers if field in call.headers] == call.headers
+    if count > 95:
+        assert prepared.outcome(reply) == "bypassed:request_headers_truncated"
+        assert seen.body == call.body and optimizer.calls == []
+    else:
+        assert prepared.outcome(reply) == "applied"
+        assert seen.json == CHAT.shorten(CHAT.request)
+
+
+def test_credentials_behind_what_the_runtime_shows_are_nobody_s(prepared, optimizer, http, key):
     assert prepared.send(CHAT.call(key=key), http).status == 200
     optimizer.on(OPTIMIZE, hits({"choices": [], "id": "hit"}))
-    many = [(f"x-{number}", "1") for number in range(120)]
-    reply = prepared.send(CHAT.call(headers=[*many, ("authorization", "Bearer somebody-else")]), http)
-    assert reply.json == CHAT.answer
+    assert prepared.send(CHAT.call(key=key), http).json["id"] == "hit"
+    assert prepared.send(with_headers(120, key="somebody-else"), http).json == CHAT.answer
+
+
+@pytest.mark.parametrize("count", [80, 120, 400])
+def test_answers_with_more_headers_than_are_shown_pass(prepared, optimizer, provider, http, cache_key, count):
+    optimizer.on(OPTIMIZE, says(cacheEligible=True, cacheKey=cache_key))
+    headers = [(f"x-{number}", "1") for number in range(count)]
+    provider.answers(as_json(CHAT.answer, headers=headers))
+    reply = prepared.send(CHAT.call(), http)
+    assert (reply.status, reply.json) == (200, CHAT.answer)
+    assert [field for field in reply.headers if field in headers] == headers
+    if count < 95:
+        optimizer.written_back(cache_key)
+    else:
+        time.sleep(1)
+        assert optimizer.to(CACHE) == []
 
 
 def test_own_headers_do_not_reach_the_provider(prepared, optimizer, provider, http):
