@@ -1,12 +1,14 @@
-//! `memcmp`, by words: that of WASI's C library goes byte by byte.
+//! `memcmp`, by words: that of WASI's C library goes byte by byte, which takes 4.6 % more instructions for a request
+//! of 2 KB with the request hook (183,612, not 175,552), 1 % more for one of 100 KB.
 
 use std::cmp::Ordering;
 
-/// Compares so many bytes as C does.
+/// Compares so many bytes as C does. Inlined it makes the module 4 KB larger, and no faster.
 ///
 /// # Safety
 /// Both must be valid for `size` bytes.
 #[unsafe(no_mangle)]
+#[inline(never)]
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, size: usize) -> i32 {
     // SAFETY: wherever something is read, as much is there.
     unsafe {
