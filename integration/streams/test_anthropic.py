@@ -4,9 +4,8 @@ import json
 import random
 
 import anthropic
-import httpx2
 import pytest
-from conftest import RECORDED, NoResult, recorded, same_at_any_split
+from conftest import RECORDED, NoResult, answering, comparable, recorded, same_at_any_split
 
 MESSAGES = "/v1/messages"
 BROKEN = {
@@ -21,11 +20,7 @@ QUESTION = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "conten
 
 def api(name: str, kind: str, content: bytes):
     """The part of the SDK that knows what the recording holds, answered with `content`."""
-
-    def answer(_request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": kind}, content=content)
-
-    transport = anthropic.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
+    transport = anthropic.DefaultHttpxClient(transport=answering(kind, content))
     client = anthropic.Anthropic(api_key="none", base_url="http://provider", http_client=transport)
     return client.beta.messages if "_beta_" in name else client.messages
 
@@ -44,13 +39,6 @@ def plain(name: str, body: dict) -> dict:
     """What the SDK makes of a plain answer."""
     content = json.dumps(body).encode()
     return comparable(api(name, "application/json", content).create(**QUESTION).to_dict(mode="json", warnings=False))
-
-
-def comparable(value):
-    """To the SDK, what is absent and what is null are the same."""
-    if isinstance(value, dict):
-        return {name: comparable(item) for name, item in value.items() if item is not None}
-    return [comparable(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -3,10 +3,9 @@
 import json
 import random
 
-import httpx2
 import openai
 import pytest
-from conftest import RECORDED, NoResult, recorded, same_at_any_split
+from conftest import RECORDED, NoResult, comparable, openai_client, recorded, same_at_any_split
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
@@ -32,11 +31,7 @@ def endpoint(name: str) -> str:
 
 
 def client(stream: bytes) -> openai.OpenAI:
-    def answer(_request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=stream)
-
-    transport = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
-    return openai.OpenAI(api_key="none", base_url="http://provider/v1", http_client=transport)
+    return openai_client("text/event-stream", stream)
 
 
 def chat_events(stream: bytes) -> tuple[dict, list[str]]:
@@ -63,16 +58,6 @@ def completion_of(stream: bytes) -> dict:
                 whole["logprobs"].setdefault(name, []).extend(values)
         body.update({name: value for name, value in chunk.items() if value is not None})
     return {**body, "choices": [choices[index] for index in sorted(choices)]}
-
-
-def comparable(value):
-    """To the SDK, what is absent and what is null are the same."""
-    if isinstance(value, dict):
-        return {name: comparable(item) for name, item in value.items() if item is not None}
-    if isinstance(value, str):
-        # Python's JSON leaves a pair of surrogates apart that came in two deltas.
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
-    return [comparable(item) for item in value] if isinstance(value, list) else value
 
 
 def told_by_sdk(body: dict) -> dict:

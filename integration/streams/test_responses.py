@@ -3,10 +3,9 @@
 import json
 import random
 
-import httpx2
 import openai
 import pytest
-from conftest import RECORDED, NoResult, recorded, same_at_any_split
+from conftest import RECORDED, NoResult, comparable, openai_client, recorded, same_at_any_split
 
 RESPONSES = "/v1/responses"
 BROKEN = {
@@ -20,18 +19,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 WHOLE = sorted(path.name for path in RECORDED.glob("responses_*.sse") if path.name not in BROKEN)
 
 
-def client(kind: str, content: bytes) -> openai.OpenAI:
-    def answer(_request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": kind}, content=content)
-
-    transport = openai.DefaultHttpxClient(transport=httpx2.MockTransport(answer))
-    return openai.OpenAI(api_key="none", base_url="http://provider/v1", http_client=transport)
-
-
 def streamed(stream: bytes) -> tuple[dict, list[dict]]:
     """What the SDK makes of a stream: the final response and its events."""
     told = []
-    with client("text/event-stream", stream).responses.stream(model="m", input="?") as events:
+    with openai_client("text/event-stream", stream).responses.stream(model="m", input="?") as events:
         for event in events:
             told.append(event.to_dict(mode="json", warnings=False))
         return comparable(events.get_final_response().to_dict(mode="json", warnings=False)), told
@@ -39,15 +30,8 @@ def streamed(stream: bytes) -> tuple[dict, list[dict]]:
 
 def plain(body: dict) -> dict:
     """What the SDK makes of a plain answer."""
-    answer = client("application/json", json.dumps(body).encode()).responses.create(model="m", input="?")
+    answer = openai_client("application/json", json.dumps(body).encode()).responses.create(model="m", input="?")
     return comparable(answer.to_dict(mode="json", warnings=False))
-
-
-def comparable(value):
-    """To the SDK, what is absent and what is null are the same."""
-    if isinstance(value, dict):
-        return {name: comparable(item) for name, item in value.items() if item is not None}
-    return [comparable(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -1,9 +1,9 @@
--- The request hook without JSON: the body goes out, what comes back is the new body.
-function envoy_on_request(handle)
+-- A hook without JSON: the body goes out, what comes back is the new body.
+local function ask(handle, path)
   local body = handle:body()
   local headers, answer = handle:httpCall("optimizer", {
     [":method"] = "POST",
-    [":path"] = "/raw/optimize",
+    [":path"] = path,
     [":authority"] = "optimizer",
     ["content-type"] = "application/json",
   }, body:getBytes(0, body:length()), 800)
@@ -11,4 +11,8 @@ function envoy_on_request(handle)
     local length = handle:body():setBytes(answer)
     handle:headers():replace("content-length", tostring(length))
   end
+end
+
+function envoy_on_request(handle)
+  ask(handle, "/raw/optimize")
 end
