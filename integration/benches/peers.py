@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -24,6 +24,7 @@ from bench.litellm import HOOKS, LiteLlm  # noqa: E402
 from bench.results import Measured  # noqa: E402
 from bench.stage import Built, Stage  # noqa: E402
 from bench.targets import Target  # noqa: E402
+from bench.turns import ordered, turns  # noqa: E402
 from bench.variants import VARIANTS  # noqa: E402
 
 ROWS = [variant for variant in VARIANTS if variant.name in ("bare", "request", "both")]
@@ -31,39 +32,34 @@ TITLES = {"bare": "Envoy", "request": "Envoy with the module, request hook",
           "both": "Envoy with the module, request and response hook"} | {h.name: h.title for h in HOOKS}
 SIZES = [2 * 1024, 100 * 1024]
 CONNECTIONS = [1, 16]
-# What the target compares: the hooks add so little to LiteLLM that the machine's moods between two
-# rows of a round would hide it. So many shorter turns in its place.
+# The shortest turn, in seconds, by connections: a call of LiteLLM takes 10 ms, with 16 connections 250.
+TURN = {1: 0.3, 16: 1.0}
+# What the target compares: the hooks add so little to LiteLLM that it takes many turns to see it.
 TARGET = (SIZES[0], CONNECTIONS[0])
-TURNS = 5
+JUDGED = 4.5
 
 
 def added_p50(measured: Measured) -> float:
     """What our request hook adds to Envoy by what LiteLLM's adds to LiteLLM, at 2 KB and one connection."""
 
     def added(with_hook: str, without: str) -> float:
-        rounds = zip(measured[with_hook, *TARGET], measured[without, *TARGET], strict=True)
-        return median(one["p50_us"] - other["p50_us"] for one, other in rounds)
+        turns = zip(measured[with_hook, *TARGET], measured[without, *TARGET], strict=True)
+        return median(one["p50_us"] - other["p50_us"] for one, other in turns)
 
     return added("request", "bare") / added("litellm_request", "litellm")
 
 
 def measure(stage: Stage, peers: list[LiteLlm], options: argparse.Namespace) -> Measured:
     measured: Measured = {}
-
-    def turn(size: int, count: int, seconds: float) -> None:
-        for row in ROWS:
-            seen = stage.run(row, size, count, seconds)
-            measured.setdefault((row.name, size, count), []).append(seen)
-        for peer in peers:
-            seen = peer.run(stage.built.load, size, count, seconds)
-            measured.setdefault((peer.hooks.name, size, count), []).append(seen)
-
-    for _ in range(options.rounds):
+    rows = {row.name: partial(stage.run, row) for row in ROWS}
+    rows |= {peer.hooks.name: partial(peer.run, stage.built.load) for peer in peers}
+    for number in range(options.rounds):
         for size in SIZES:
             for count in CONNECTIONS:
-                turns = TURNS if (size, count) == TARGET else 1
-                for _ in range(turns):
-                    turn(size, count, options.seconds * 2 / (turns + 1))
+                share = JUDGED if (size, count) == TARGET else 1.0
+                for turn in turns(number, options.seconds * share, TURN[count]):
+                    for name in ordered(list(rows), turn.number):
+                        measured.setdefault((name, size, count), []).append(rows[name](size, count, turn))
     return measured
 
 
@@ -72,9 +68,9 @@ def markdown(found: dict) -> str:
     return f"""# Results of `make bench-peers`
 
 {machine_found}
-LiteLLM {found["litellm"]}, one worker, on the CPU on which Envoy runs in its turn. {found["rounds"]} rounds of {found["seconds"]:g} s for each row;
-of 2 KB with one connection {TURNS} shorter turns in each.
-All numbers are ratios to bare Envoy within a round, the median of the rounds.
+LiteLLM {found["litellm"]}, one worker, on the CPU on which Envoy runs in its turn. {found["rounds"]} rounds, in each {found["seconds"]:g} s for each row,
+and {JUDGED:g} times as many for 2 KB with one connection, in turns of {TURN[1]:g} s with one connection and {TURN[16]:g} s with 16.
+All numbers are ratios to bare Envoy within a turn, the median of the turns.
 
 {report.targets(found["targets"])}
 {report.proxies(report.Cells(found["cells"]), TITLES)}
@@ -87,7 +83,7 @@ def main() -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     parser.add_argument("--litellm", type=Path, required=True, help="its command in a virtual environment")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each row in a round")
+    parser.add_argument("--seconds", type=float, default=1.0, help=f"of each row in a round; {JUDGED} times as many where the target compares")
     parser.add_argument("--results", type=Path, help="where to write peers.json and peers.md")
     options = parser.parse_args()
     built = Built(**{name: getattr(options, name).resolve() for name in Built.__dataclass_fields__})
@@ -124,7 +120,7 @@ def main() -> None:
     print(target.line())
     if options.results:
         options.results.mkdir(parents=True, exist_ok=True)
-        (options.results / "peers.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.results / "peers.json").write_text(results.text(found))
         (options.results / "peers.md").write_text(text)
     print(f"took {time.monotonic() - began:.0f} s")
 

@@ -1,14 +1,13 @@
 """The benchmark: `make bench`.
 
-All rows are measured in turns, round after round, so that whatever the machine does
-besides falls on all of them. What is compared is compared within a round, and the
-median of the rounds is what counts.
+All rows are measured in short turns, over and over, so that whatever the machine does
+besides falls on all of them. What is compared is compared within a turn, and the
+median of the turns is what counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,10 +22,20 @@ from kit.envoy import binary  # noqa: E402
 from bench import chart, machine, report, results, targets  # noqa: E402
 from bench.results import Measured  # noqa: E402
 from bench.stage import Built, Stage  # noqa: E402
+from bench.turns import ordered, turns  # noqa: E402
 from bench.variants import STREAMS, VARIANTS, Variant  # noqa: E402
 
 SIZES = [2 * 1024, 100 * 1024, 1024 * 1024]
 CONNECTIONS = [1, 16]
+# The shortest turn, in seconds, by size: with 16 connections a call of 1 MB can take 0.1 s, a stream takes 0.05.
+TURN = {2 * 1024: 0.1, 100 * 1024: 0.1, 1024 * 1024: 0.5}
+STREAM_TURN = 0.3
+STARTS_IN_A_ROUND = 3
+# A row's part of its seconds in a round: more where a target compares.
+JUDGED, NOT_JUDGED = 1.5, 0.5
+# In which order rows have their turns: what a target compares stands side by side.
+NEIGHBOURS = ["bare", "left_alone", "noop", "hit", "lua_request", "request", "ext_proc_request", "ext_proc_both",
+              "both", "lua_both", "wasi_request"]
 SERVICES = {"provider": "the provider itself", "optimizer": "the optimizer itself"}
 TITLES = {variant.name: variant.title for variant in VARIANTS} | SERVICES
 STREAM_TITLES = {variant.name: variant.title for variant in STREAMS}
@@ -46,7 +55,8 @@ def arguments() -> argparse.Namespace:
     for name in Built.__dataclass_fields__:
         parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each row in a round")
+    parser.add_argument("--seconds", type=float, default=1.0,
+                        help=f"of each row in a round; {JUDGED} times as many where a target compares, {NOT_JUDGED} elsewhere")
     parser.add_argument("--only", help="names of rows, divided by commas")
     parser.add_argument("--sizes", type=numbers, default=SIZES, help="bytes, divided by commas")
     parser.add_argument("--connections", type=numbers, default=CONNECTIONS, help="divided by commas")
@@ -56,34 +66,37 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def rotated(rows: list[Variant], number: int) -> list[Variant]:
-    """No row always comes after the same one's load."""
-    turn = number % len(rows)
-    return rows[turn:] + rows[:turn]
+def neighbours(rows: list[Variant]) -> list[Variant]:
+    return sorted(rows, key=lambda row: NEIGHBOURS.index(row.name))
 
 
 def measure(stage: Stage, options: argparse.Namespace) -> tuple[Measured, Measured, dict[str, list[float]]]:
     wanted = ["bare", *options.only.split(",")] if options.only else list(TITLES)
-    rows = [variant for variant in VARIANTS if variant.name in wanted]
+    rows = neighbours([variant for variant in VARIANTS if variant.name in wanted])
+    services = [name for name in SERVICES if name in wanted]
     measured: Measured = {}
     streams: Measured = {}
     ready: dict[str, list[float]] = {}
     for number in range(options.rounds):
         for size in options.sizes:
             for count in options.connections:
-                for row in rotated(rows, number):
-                    seen = stage.run(row, size, count, options.seconds)
-                    measured.setdefault((row.name, size, count), []).append(seen)
-                for service in (name for name in SERVICES if name in wanted):
-                    seen = stage.direct(service, size, count, options.seconds / 2)
-                    measured.setdefault((service, size, count), []).append(seen)
+                share = JUDGED if (size, count) in targets.CELLS else NOT_JUDGED
+                for turn in turns(number, options.seconds * share, TURN[size]):
+                    for row in ordered(rows, turn.number):
+                        seen = stage.run(row, size, count, turn)
+                        measured.setdefault((row.name, size, count), []).append(seen)
+                    for service in services:
+                        seen = stage.direct(service, size, count, turn)
+                        measured.setdefault((service, size, count), []).append(seen)
         if options.only:
             continue
-        for row in rotated(STREAMS, number):
-            seen = stage.run(row, SIZES[0], 1, options.seconds)
-            streams.setdefault((row.name, SIZES[0], 1), []).append(seen)
-        for name in STARTS:
-            ready.setdefault(name, []).append(stage.seconds_to_ready(name))
+        for turn in turns(number, options.seconds * 2, STREAM_TURN):
+            for row in ordered(neighbours(STREAMS), turn.number):
+                seen = stage.run(row, SIZES[0], 1, turn)
+                streams.setdefault((row.name, SIZES[0], 1), []).append(seen)
+        for start in range(STARTS_IN_A_ROUND):
+            for name in ordered(STARTS, number * STARTS_IN_A_ROUND + start):
+                ready.setdefault(name, []).append(stage.seconds_to_ready(name))
     return measured, streams, ready
 
 
@@ -142,7 +155,7 @@ def main() -> None:
         text = report.markdown(found, TITLES, STREAM_TITLES)
         about = f"{found['machine']['cpu']}, Envoy {found['machine']['envoy']}"
         picture = chart.svg(cells, TITLES, max(options.connections), about)
-        (options.results / "bench.json").write_text(json.dumps(found, indent=1) + "\n")
+        (options.results / "bench.json").write_text(results.text(found))
         (options.results / "bench.md").write_text(text)
         (options.results / "bench.svg").write_text(picture)
     if options.readme and is_whole(options):

@@ -17,6 +17,7 @@ from kit.child import die_with_parent, stop
 from . import machine, variants
 from .programs import Backend, load
 from .stage import Wrong
+from .turns import Turn
 
 HOOK = Path(__file__).parents[1] / "litellm/optimizer_hook.py"
 START_SECONDS = 120
@@ -105,12 +106,12 @@ class LiteLlm:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return len(answer.read())
 
-    def run(self, binary: Path, size: int, connections: int, seconds: float) -> dict[str, float]:
-        """One round; that every call took its callouts is checked."""
+    def run(self, binary: Path, size: int, connections: int, turn: Turn) -> dict[str, float]:
+        """One turn; that every call took its callouts is checked."""
         self.backend.counts()
         used = machine.cpu_seconds(self.process.pid)
         seen = load(binary, port=self.port, path=variants.CHAT, size=size, connections=connections,
-                    seconds=seconds, answer_bytes=self.answer_bytes)
+                    seconds=turn.seconds, warm_up=turn.warm_up, answer_bytes=self.answer_bytes)
         used = machine.cpu_seconds(self.process.pid) - used
         counts, calls = self.backend.counts(), seen["calls"]
         provider = [count for key, count in counts.items() if key.startswith(f"provider {variants.CHAT} ")]

@@ -106,8 +106,8 @@ def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[
     return f"""# Results of `make bench`
 
 {machine(found["machine"])}
-{found["rounds"]} rounds of {found["seconds"]:g} s for each row, measured in turns. All numbers are ratios to bare Envoy within a round,
-the median of the rounds; "throughput, 16" is with 16 connections, "CPU" is Envoy's, or that of wasmtime in its place, for each call. Envoy ran with one worker on one CPU, wasmtime likewise, all else on another.
+{found["rounds"]} rounds, in each {found["seconds"]:g} s for each row, more where a target compares, in turns of a fraction of a second. All numbers are ratios to bare Envoy within a turn,
+the median of the turns; "throughput, 16" is with 16 connections, "CPU" is Envoy's, or that of wasmtime in its place, for each call. Envoy ran with one worker on one CPU, wasmtime likewise, all else on another.
 With {busiest} connections the host kept its CPU busy for {saturated:.2f} of the time and more, so that the host is what is measured; with ext_proc for {waiting:.2f} and more,
 as Envoy waits for the server on the other CPU there.
 

@@ -15,6 +15,7 @@ from kit.wasi import Wasi
 
 from . import machine, variants
 from .programs import Backend, Program, load
+from .turns import Turn
 from .variants import CONFIGURATIONS, Places, Variant
 
 
@@ -84,8 +85,8 @@ class Stage:
         # Write-backs follow from a timer.
         time.sleep(0.1)
 
-    def run(self, variant: Variant, size: int, connections: int, seconds: float) -> dict[str, float]:
-        """One round of one row; that every call did what the row says is checked."""
+    def run(self, variant: Variant, size: int, connections: int, turn: Turn) -> dict[str, float]:
+        """One turn of one row; that every call did what the row says is checked."""
         host = self.host(variant.host)
         processes = {"cpu_us": host.process.pid}
         if variant.host.startswith("ext_proc_"):
@@ -96,7 +97,7 @@ class Stage:
         used = {name: machine.cpu_seconds(pid) for name, pid in processes.items()}
         seen = load(
             self.built.load, port=host.port, path=variant.path, size=size,
-            connections=connections, seconds=seconds, **expected,
+            connections=connections, seconds=turn.seconds, warm_up=turn.warm_up, **expected,
         )
         used = {name: machine.cpu_seconds(pid) - used[name] for name, pid in processes.items()}
         self._check(variant, size, seen["calls"])
@@ -122,7 +123,7 @@ class Stage:
         if found != expected:
             raise Wrong(f"{variant.name}, {size} bytes: expected {expected}, found {found}")
 
-    def direct(self, service: str, size: int, connections: int, seconds: float) -> dict[str, float]:
+    def direct(self, service: str, size: int, connections: int, turn: Turn) -> dict[str, float]:
         """The load generator on a service itself."""
         path, answer = {
             "provider": (variants.CHAT, self.backend.said["answer"]),
@@ -130,7 +131,7 @@ class Stage:
         }[service]
         seen = load(
             self.built.load, port=getattr(self.backend, service), path=path, size=size,
-            connections=connections, seconds=seconds, answer_bytes=answer,
+            connections=connections, seconds=turn.seconds, warm_up=turn.warm_up, answer_bytes=answer,
         )
         return {
             "per_second": seen["per_second"],

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from .results import Measured, beside
 
 KIB = 1024
+# Sizes and connections that targets compare.
+CELLS = {(2 * KIB, 16), (100 * KIB, 16)}
 
 
 class Target(NamedTuple):
@@ -40,8 +42,8 @@ def of_run(measured: Measured, streams: Measured, ready: dict[str, list[float]],
 
     def ratio(one: str, other: str, size: int, what: str = "per_second", of: Measured = measured,
               connections: int = 16) -> float | None:
-        rounds, others = of.get((one, size, connections)), of.get((other, size, connections))
-        return beside(rounds, others, what) if rounds and others else None
+        turns, others = of.get((one, size, connections)), of.get((other, size, connections))
+        return beside(turns, others, what) if turns and others else None
 
     small, middle = 2 * KIB, 100 * KIB
     found = [
