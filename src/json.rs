@@ -9,6 +9,7 @@ mod string;
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -109,13 +110,39 @@ fn sorted(members: &[Member<'_, [u8]>]) -> Result<Vec<usize>, JsonError> {
     Ok(by_name)
 }
 
-/// The numbers of so many things in the order that `compare` gives them. Sorting is
-/// written once for all in Wasm.
+/// The numbers of so many things in the order that `compare` gives them. On a heap:
+/// the slices' own sort is 7 KB more of Wasm.
 fn in_order(count: usize, compare: &dyn Fn(usize, usize) -> Ordering) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.sort_unstable_by(|&a, &b| compare(a, b));
-    order
+    let placed = (0..count).map(|place| Placed { place, compare });
+    let sorted = placed.collect::<BinaryHeap<_>>().into_sorted_vec();
+    sorted.into_iter().map(|placed| placed.place).collect()
 }
+
+/// The number of a thing, in the order of its kind.
+struct Placed<'c> {
+    place: usize,
+    compare: &'c dyn Fn(usize, usize) -> Ordering,
+}
+
+impl Ord for Placed<'_> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.compare)(self.place, other.place)
+    }
+}
+
+impl PartialOrd for Placed<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Placed<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Placed<'_> {}
 
 impl<'a> Object<'a> {
     /// Validates `bytes` and locates the members.
