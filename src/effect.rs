@@ -95,7 +95,8 @@ pub enum Side {
 pub enum Flow {
     /// It goes on, and nothing more of it is handed in. Releases what was held.
     Pass,
-    /// It goes on, and each part of its body is handed in as it passes, beginning with what was held.
+    /// It goes on, and each part of its body is handed in, beginning with what was held: a request's as
+    /// it passes, an answer's then or later, several as one.
     Copy,
     /// Headers and body stay with the host; the body is handed in as a whole.
     Hold,

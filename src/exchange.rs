@@ -254,6 +254,12 @@ impl Exchange {
         self.0.is_none()
     }
 
+    /// Whether the answer passes whatever its head says. A host may let it go on, then, and hand in its
+    /// head, as it came, with the first part of its body ([`Flow::Copy`]); the time is when that part came.
+    pub fn answer_passes(&self, adapter: &Adapter) -> bool {
+        self.0.as_ref().is_some_and(|active| active.answer_passes(&adapter.plan))
+    }
+
     /// Takes in one event at `now` (the time since the Unix epoch) and pushes
     /// what the host is to do about it.
     pub fn handle(

@@ -24,17 +24,9 @@ impl<'a> Headers<'a> {
         self.fields.iter().copied()
     }
 
-    /// Whether any is meant for the module alone.
-    pub fn has_own(self) -> bool {
-        self.own().next().is_some()
-    }
-
     /// The names of those that are meant for the module alone.
     pub(crate) fn own(self) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().map(|&(name, _)| name).filter(|name| {
-            matches!(name, [b'x' | b'X', ..])
-                && name.get(..OWN.len()).is_some_and(|start| same(start, OWN.as_bytes()))
-        })
+        self.fields.iter().map(|&(name, _)| name).filter(|name| is_own(name))
     }
 
     /// All values of `name`, in order.
@@ -132,6 +124,12 @@ impl<'a> Iterator for Values<'a, '_> {
         }
         None
     }
+}
+
+/// Whether a header of this name is meant for the module alone.
+pub(crate) fn is_own(name: &[u8]) -> bool {
+    matches!(name, [b'x' | b'X', ..])
+        && name.get(..OWN.len()).is_some_and(|start| same(start, OWN.as_bytes()))
 }
 
 /// One of 64 bits, the same for names that are the same.

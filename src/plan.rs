@@ -7,7 +7,7 @@ use crate::config::{
 };
 use crate::dialect::{Dialect, Endpoints};
 use crate::forward::Target;
-use crate::headers::{OWN, is_header_value};
+use crate::headers::{OWN, is_header_value, is_own};
 use crate::host::{Capabilities, Host, Replace};
 
 /// What the module does, decided once. Read-only at run time.
@@ -37,6 +37,18 @@ pub struct Plan {
     metrics: bool,
     properties: Vec<Vec<String>>,
     notes: Vec<String>,
+}
+
+/// What a request is to the module, told from its headers alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concern {
+    /// Nothing: no event of it is of interest.
+    Nothing,
+    /// It carries headers that are meant for the module and go no further. Of its head nothing
+    /// else is of interest: neither the time, nor the upstream, nor properties.
+    Headers,
+    /// Its path is an LLM endpoint's.
+    Call,
 }
 
 /// What `metadata.cacheScope` stands for.
@@ -219,11 +231,23 @@ impl Plan {
         self.provider.as_ref()
     }
 
-    /// Whether calls of this path may be LLM calls. Of others the core wants to know the
-    /// headers alone, if it has a [part in them](crate::headers::Headers::has_own): neither the time, nor the
-    /// upstream, nor properties.
-    pub fn is_endpoint(&self, path: &[u8]) -> bool {
-        self.endpoints.dialect(path).is_some()
+    /// What a request with these headers is to the module.
+    pub fn concern<'a>(&self, headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Concern {
+        let mut path = None;
+        let mut has_own = false;
+        for (name, value) in headers {
+            match name {
+                b":path" => _ = path.get_or_insert(value),
+                _ => has_own |= is_own(name),
+            }
+        }
+        if path.is_some_and(|path| self.endpoints.dialect(path).is_some()) {
+            Concern::Call
+        } else if has_own {
+            Concern::Headers
+        } else {
+            Concern::Nothing
+        }
     }
 
     /// Host properties to read for each request, in the order in which
@@ -488,6 +512,26 @@ mod tests {
         let env = |name: &str| (name == "TOKEN").then(|| "canary".to_owned());
         Plan::compile(Config::parse(json.as_bytes()).unwrap(), host, env)
             .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_request_is_of_interest_by_its_path_or_by_headers_for_the_module() {
+        let plan = compile(r#"{"optimizer":{"upstream":"o"}}"#, Host::Envoy).unwrap();
+        let (chat, files) = ((":path", "/v1/messages?x=1"), (":path", "/v1/files"));
+        let own = ("X-Anyray-Metadata", "{}");
+        for (headers, expected) in [
+            (&[(":method", "POST"), chat][..], Concern::Call),
+            (&[own, chat], Concern::Call),
+            (&[chat, files], Concern::Call),
+            (&[files, chat], Concern::Nothing),
+            (&[files, own], Concern::Headers),
+            (&[own], Concern::Headers),
+            (&[files, ("x-request-id", "1"), ("path", "/v1/messages")], Concern::Nothing),
+            (&[], Concern::Nothing),
+        ] {
+            let fields = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            assert_eq!(plan.concern(fields), expected, "{headers:?}");
+        }
     }
 
     fn error(json: &str, host: Host) -> String {

@@ -1,12 +1,13 @@
 //! What an exchange through the built module costs its host: calls by name, bytes copied
-//! each way, and Wasm instructions by callback. `make bench-core`.
+//! each way, and Wasm instructions by callback. `make bench-core`. Of a stream also what its
+//! first event waits for. With a word: those ways in whose names it stands.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Duration;
 
 use benches::samples;
-use integration::{Answer, Headers, Host, StreamId};
+use integration::{Answer, Headers, Host, StreamId, Usage};
 use serde_json::{Value, json};
 
 /// Exchanges before the first that is looked at: buffers have their sizes by then.
@@ -28,6 +29,7 @@ struct Way {
     hooks: Value,
     path: &'static str,
     request: Vec<u8>,
+    streams: bool,
     /// The optimizer's answers, in the order in which it is asked.
     answers: Vec<String>,
 }
@@ -37,6 +39,7 @@ impl Way {
         let both = json!({});
         let request_alone = json!({"response": false, "cache": false});
         let mut all = Vec::new();
+        let streams = false;
         for (size, names) in [
             (2 * 1024, ["2 KB, request hook", "2 KB, both hooks", "2 KB, a hit"]),
             (100 * 1024, ["100 KB, request hook", "100 KB, both hooks", "100 KB, a hit"]),
@@ -50,16 +53,29 @@ impl Way {
             ];
             for (name, (hooks, answers)) in names.into_iter().zip(ways) {
                 let (path, request) = ("/v1/chat/completions", request.clone());
-                all.push(Self { name, hooks, path, request, answers });
+                all.push(Self { name, hooks, path, request, streams, answers });
             }
         }
         let (request, _) = samples::request(2 * 1024, false);
-        let (hooks, path, answers) = (both, "/v1/models", Vec::new());
-        all.push(Self { name: "2 KB, a path that is left alone", hooks, path, request, answers });
+        let (hooks, path, answers) = (both.clone(), "/v1/models", Vec::new());
+        let name = "2 KB, a path that is left alone";
+        all.push(Self { name, hooks, path, request, streams, answers });
+        let (request, _) = samples::request(2 * 1024, true);
+        let (hooks, path) = (both, "/v1/chat/completions");
+        let (streams, answers) = (true, vec![samples::optimized(2 * 1024, true).0]);
+        all.push(Self {
+            name: "2 KB, a stream read along",
+            hooks,
+            path,
+            request,
+            streams,
+            answers,
+        });
         all
     }
 
-    fn exchange(&self, host: &mut Host) -> StreamId {
+    /// The stream, and what it had cost until the provider answered and until its first event was through.
+    fn exchange(&self, host: &mut Host) -> (StreamId, [Usage; 2]) {
         let length = self.request.len().to_string();
         let stream = host.request(
             Headers::from([
@@ -83,7 +99,19 @@ impl Way {
         host.request_body(stream, last, true);
         let mut answers = self.answers.iter();
         advise(host, answers.next());
-        if host.upstream(stream).headers.is_some() {
+        let asked = host.usage().clone();
+        let mut begun = asked.clone();
+        if self.streams {
+            let head = [(":status", "200"), ("content-type", "text/event-stream")];
+            host.response(stream, Headers::from(head), false);
+            for sent in 0..samples::EVENTS {
+                host.response_body(stream, samples::event(1_795_219_200_000_000_000), false);
+                if sent == 0 {
+                    begun = host.usage().clone();
+                }
+            }
+            host.response_body(stream, "data: [DONE]\n\n", true);
+        } else if host.upstream(stream).headers.is_some() {
             let (answer, _) = samples::answer();
             let length = answer.len().to_string();
             let headers = [
@@ -96,7 +124,7 @@ impl Way {
             advise(host, answers.next());
         }
         assert!(answers.next().is_none() && host.trap().is_none(), "{:?}", host.logs());
-        stream
+        (stream, [asked, begun])
     }
 }
 
@@ -139,26 +167,37 @@ fn print_all<K: Display>(what: &str, counts: &BTreeMap<K, u64>) {
     }
 }
 
+fn print_between(before: &Usage, after: &Usage) {
+    let (bytes_in, bytes_out) =
+        (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out);
+    println!("  {bytes_in} bytes into the VM, {bytes_out} out of it");
+    print_all("Wasm instructions", &since(&before.instructions, &after.instructions));
+    print_all("host calls", &since(&before.host_calls, &after.host_calls));
+}
+
 fn main() {
     integration::count_instructions();
-    for way in Way::all() {
+    // Cargo adds options of its own.
+    let word = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let word = word.unwrap_or_default();
+    for way in Way::all().into_iter().filter(|way| way.name.contains(&word)) {
         let mut host = host(way.hooks.clone());
         for _ in 0..WARM {
             way.exchange(&mut host);
             settle(&mut host);
         }
         let before = host.usage().clone();
-        let stream = way.exchange(&mut host);
+        let (stream, [asked, begun]) = way.exchange(&mut host);
         assert!(host.is_over(stream), "the exchange is over");
         let after = host.usage();
         let answers: usize = way.answers.iter().map(String::len).sum();
         let size = way.request.len();
         println!("{}: request {size} bytes, the optimizer's answers {answers}", way.name);
-        let (bytes_in, bytes_out) =
-            (after.bytes_in - before.bytes_in, after.bytes_out - before.bytes_out);
-        println!("  {bytes_in} bytes into the VM, {bytes_out} out of it");
         println!("  linear memory {} KB", host.memory_size() / 1024);
-        print_all("Wasm instructions", &since(&before.instructions, &after.instructions));
-        print_all("host calls", &since(&before.host_calls, &after.host_calls));
+        print_between(&before, after);
+        if way.streams {
+            println!("{}: from the provider's head until the first event is through", way.name);
+            print_between(&asked, &begun);
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, ResponseHead};
 use crate::json::Object;
 use crate::metric::{Metric, Verdict, micros};
+use crate::plan::Plan;
 use crate::protocol::{self, Answer};
 use crate::reader::{self, Finished, Reader};
 use crate::transform;
@@ -91,6 +92,26 @@ impl Active {
         }
     }
 
+    /// See [`Exchange::answer_passes`](super::Exchange::answer_passes).
+    pub(super) fn answer_passes(&self, plan: &Plan) -> bool {
+        let held = plan.hooks.response && self.may_hold_any(plan).is_ok();
+        matches!(self.request, Request::Settled) && !held && !self.call.wants_decisions
+    }
+
+    /// Whether the response hook may wait for any answer to this call.
+    fn may_hold_any(&self, plan: &Plan) -> Result<(), Bypass> {
+        if matches!(self.verdict, Some(Verdict::Bypassed(_))) {
+            return Err(Bypass::RequestBypassed);
+        }
+        if self.call.is_stream() && !plan.hooks.stream_response {
+            return Err(Bypass::ResponseStream);
+        }
+        if self.sent.is_none() {
+            return Err(Bypass::OverTotalBytes);
+        }
+        Ok(())
+    }
+
     /// Whether the response hook may wait for this answer, and up to how many bytes.
     fn may_hold(
         &self,
@@ -100,14 +121,9 @@ impl Active {
         length: Option<u64>,
     ) -> Result<(usize, Head), Bypass> {
         let plan = &turn.adapter.plan;
-        if matches!(self.verdict, Some(Verdict::Bypassed(_))) {
-            return Err(Bypass::RequestBypassed);
-        }
-        if (form == Form::Stream || self.call.is_stream()) && !plan.hooks.stream_response {
+        self.may_hold_any(plan)?;
+        if form == Form::Stream && !plan.hooks.stream_response {
             return Err(Bypass::ResponseStream);
-        }
-        if self.sent.is_none() {
-            return Err(Bypass::OverTotalBytes);
         }
         if turn.adapter.breaker.is_open(turn.now) {
             return Err(Bypass::BreakerOpen);

@@ -10,13 +10,16 @@ use std::rc::Rc;
 use optimizer_core::sorted::Sorted;
 
 use crate::root::Root;
-use crate::stream::Stream;
+use crate::stream::{Request, Stream};
 use crate::types::Action;
 use crate::{hostcalls, logger};
 
 /// The contexts of this VM: a root for each configuration, and their streams.
 struct Contexts {
     roots: RefCell<Sorted<u32, Rc<RefCell<Root>>>>,
+    /// The roots of streams whose requests have not come yet.
+    unborn: RefCell<Sorted<u32, u32>>,
+    /// Those that are not left alone.
     streams: RefCell<Sorted<u32, Stream>>,
     /// Who made the callouts that have not ended, by their tokens.
     callers: RefCell<Sorted<u32, u32>>,
@@ -26,6 +29,7 @@ thread_local! {
     static CONTEXTS: Contexts = const {
         Contexts {
             roots: RefCell::new(Sorted::new()),
+            unborn: RefCell::new(Sorted::new()),
             streams: RefCell::new(Sorted::new()),
             callers: RefCell::new(Sorted::new()),
         }
@@ -72,8 +76,7 @@ extern "C" fn proxy_on_context_create(id: u32, root: u32) {
         let root = Rc::new(RefCell::new(Root::new(id)));
         CONTEXTS.with(|all| _ = all.roots.borrow_mut().insert(id, root));
     } else {
-        let vm = with_root(root, None, |root| root.vm());
-        CONTEXTS.with(|all| _ = all.streams.borrow_mut().insert(id, Stream::new(id, vm)));
+        CONTEXTS.with(|all| _ = all.unborn.borrow_mut().insert(id, root));
     }
 }
 
@@ -94,7 +97,14 @@ extern "C" fn proxy_on_tick(id: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(id: u32, count: usize, end: bool) -> Action {
-    with_stream(id, Action::Continue, |stream| stream.request_headers(count, end))
+    let root = CONTEXTS.with(|all| all.unborn.borrow_mut().remove(&id));
+    let vm = root.and_then(|root| with_root(root, None, |root| root.vm()));
+    let Some(request) = vm.and_then(|vm| Request::of_interest(vm, count)) else {
+        return Action::Continue;
+    };
+    let stream = Stream::new(id, request.vm());
+    CONTEXTS.with(|all| _ = all.streams.borrow_mut().insert(id, stream.clone()));
+    stream.request_headers(&request, count, end)
 }
 
 #[unsafe(no_mangle)]
@@ -150,6 +160,7 @@ extern "C" fn proxy_on_log(id: u32) {
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(id: u32) {
+    CONTEXTS.with(|all| _ = all.unborn.borrow_mut().remove(&id));
     let stream = CONTEXTS.with(|all| all.streams.borrow_mut().remove(&id));
     let root = CONTEXTS.with(|all| all.roots.borrow_mut().remove(&id));
     // What these drop may not meet a borrow.

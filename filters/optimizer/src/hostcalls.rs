@@ -219,29 +219,24 @@ pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 }
 
 /// The pairs of a serialised map: their number, then the lengths of all keys
-/// and values, then keys and values, each followed by NUL.
-pub fn pairs(map: &[u8]) -> Vec<(&[u8], &[u8])> {
-    fn number(bytes: [u8; 4]) -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
+/// and values, then keys and values, each followed by NUL. Ends where the map is none.
+pub fn pairs(map: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    fn number(bytes: [u8; 4]) -> usize {
+        usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX)
     }
-    fn text<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-        let (text, rest) = bytes.split_at_checked(length)?;
-        *bytes = rest.get(1..)?;
+    let (&count, rest) = map.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    let (lengths, texts) =
+        rest.split_at_checked(number(count).saturating_mul(8)).unwrap_or_default();
+    let mut at: usize = 0;
+    let mut text = move |length: usize| {
+        let end = at.wrapping_add(length);
+        let text = texts.get(at..end)?;
+        at = end.wrapping_add(1);
         Some(text)
-    }
-    fn all(map: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
-        let (&count, rest) = map.split_first_chunk::<4>()?;
-        let (lengths, mut texts) = rest.split_at_checked(number(count)?.checked_mul(8)?)?;
-        let (lengths, _) = lengths.as_chunks::<8>();
-        let mut pairs = Vec::with_capacity(lengths.len());
-        for &[a, b, c, d, e, f, g, h] in lengths {
-            let key = text(&mut texts, number([a, b, c, d])?)?;
-            let value = text(&mut texts, number([e, f, g, h])?)?;
-            pairs.push((key, value));
-        }
-        Some(pairs)
-    }
-    all(map).unwrap_or_default()
+    };
+    lengths.as_chunks::<8>().0.iter().map_while(move |&[a, b, c, d, e, f, g, h]| {
+        Some((text(number([a, b, c, d]))?, text(number([e, f, g, h]))?))
+    })
 }
 
 fn serialized(pairs: &[Header]) -> Vec<u8> {

@@ -34,7 +34,8 @@ pub fn few_headers(map: MapType) -> Vec<(&'static [u8], Vec<u8>)> {
 /// is emptied. Of a header that came twice it would remove one: it stays, for the configuration.
 pub fn empty_request_header(name: &str) {
     let map = hostcalls::header_map(MapType::HttpRequestHeaders);
-    if !Headers::new(&hostcalls::pairs(&map)).repeats(name) {
+    let fields: Vec<_> = hostcalls::pairs(&map).collect();
+    if !Headers::new(&fields).repeats(name) {
         hostcalls::set_header(MapType::HttpRequestHeaders, name, "");
     }
 }

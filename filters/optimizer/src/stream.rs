@@ -11,6 +11,7 @@ use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
+use optimizer_core::plan::{Concern, Plan};
 use optimizer_core::roomy::Roomy;
 
 use crate::types::{Action, BufferType, MapType, StreamType};
@@ -26,10 +27,11 @@ pub struct State {
     context: u32,
     /// This very state, for the VM to find it again.
     own: Weak<dyn Holding>,
-    vm: Option<Rc<Vm>>,
+    vm: Rc<Vm>,
     exchange: Option<Exchange>,
     request: Message,
     response: Message,
+    late: Late,
     /// What the request's body becomes after its first byte, when the host shows it again.
     rest: Option<Bytes>,
     /// The host's name for the provider.
@@ -44,22 +46,45 @@ struct Message {
     held: usize,
 }
 
+/// What of an answer that passes has not been handed in yet: nobody waits for that.
+#[derive(Default)]
+struct Late {
+    head: Option<AnswerHead>,
+    bytes: Vec<u8>,
+    /// When the first of them came.
+    since: Duration,
+    ended: bool,
+}
+
+impl Late {
+    /// So many bytes are handed in at a time: the core's work for each event of a stream then
+    /// falls to one of many, and the first is through before any.
+    const ENOUGH: usize = 4 * 1024;
+}
+
+/// An answer's head, as it came.
+struct AnswerHead {
+    shown: Shown,
+    from_provider: bool,
+    end_of_stream: bool,
+}
+
 /// Which message's callback is running: its return value says how that message
 /// goes on, where elsewhere a host call does.
 type During = Option<Side>;
 
 impl Stream {
-    pub fn new(context: u32, vm: Option<Rc<Vm>>) -> Self {
-        let exchange = vm.as_ref().map(|_| Exchange::new());
+    pub fn new(context: u32, vm: Rc<Vm>) -> Self {
         let message = || Message { flow: Flow::Pass, held: 0 };
         Self(Rc::new_cyclic(|own| {
             RefCell::new(State {
                 context,
                 own: own.clone() as Weak<dyn Holding>,
                 vm,
-                exchange,
+                exchange: Some(Exchange::new()),
                 request: message(),
                 response: message(),
+                late: Late::default(),
                 rest: None,
                 upstream: None,
                 callouts: Callouts::default(),
@@ -67,8 +92,9 @@ impl Stream {
         }))
     }
 
-    pub fn request_headers(&self, count: usize, end: bool) -> Action {
-        self.with(Action::Continue, |state| state.request_headers(count, end))
+    /// The `request` came, with `count` headers.
+    pub fn request_headers(&self, request: &Request, count: usize, end: bool) -> Action {
+        self.with(Action::Continue, |state| state.request_headers(request, count, end))
     }
 
     pub fn request_body(&self, size: usize, end: bool) -> Action {
@@ -94,8 +120,7 @@ impl Stream {
     /// A callout has ended, `body_size` bytes of its answer's body are there.
     pub fn callout_done(&self, token: u32, body_size: usize) {
         self.with((), |state| {
-            let Some(vm) = state.vm.clone() else { return };
-            let ended = state.callouts.ended(vm.host, token, body_size);
+            let ended = state.callouts.ended(state.vm.host, token, body_size);
             if let Some((id, outcome)) = ended {
                 state.run(None, Event::CalloutDone(id, outcome));
             }
@@ -126,7 +151,7 @@ impl State {
     }
 
     fn run_at(&mut self, now: Duration, during: During, event: Event<'_>) {
-        let Some(vm) = self.vm.clone() else { return };
+        let vm = self.vm.clone();
         self.take_in(&vm, now, during, event);
         if self.exchange.as_ref().is_some_and(Exchange::is_idle) {
             self.exchange = None;
@@ -203,7 +228,7 @@ impl State {
     fn action(&mut self, side: Side) -> Action {
         // Kong's runtime waits for callouts, and for ever where there is none; bodies it
         // shows as a whole without being asked to hold them.
-        let waits_for_callouts = self.vm.as_ref().is_some_and(|vm| vm.host == Host::Kong);
+        let waits_for_callouts = self.vm.host == Host::Kong;
         let hold = match waits_for_callouts {
             true => side == Side::Request && self.callouts.are_pending(),
             false => self.message(side).flow == Flow::Hold,
@@ -217,8 +242,13 @@ impl State {
         if let (Side::Request, Some(rest)) = (side, self.rest.take()) {
             kong::replace_request_body(&rest);
         }
-        if self.message(side).flow == Flow::Pass {
-            return self.action(side);
+        match self.message(side).flow {
+            Flow::Pass => return self.action(side),
+            Flow::Copy if side == Side::Response => {
+                self.gather(size, end);
+                return self.action(side);
+            }
+            _ => {}
         }
         let now = hostcalls::now();
         if self.message(side).flow == Flow::Hold {
@@ -249,6 +279,38 @@ impl State {
         self.action(side)
     }
 
+    /// `size` bytes of an answer that passes are there; `end`: the last ones.
+    fn gather(&mut self, size: usize, end: bool) {
+        if size > 0 {
+            let Some(chunk) = hostcalls::buffer(BufferType::HttpResponseBody, size) else { return };
+            if self.late.bytes.is_empty() {
+                self.late.since = hostcalls::now();
+                self.late.bytes = chunk;
+            } else {
+                self.late.bytes.extend_from_slice(&chunk);
+            }
+        }
+        self.late.ended |= end;
+        if self.late.bytes.len() >= Late::ENOUGH {
+            self.catch_up();
+        }
+    }
+
+    /// Hands in what was put off.
+    fn catch_up(&mut self) {
+        let Late { head, bytes, since, ended } = std::mem::take(&mut self.late);
+        let at = if bytes.is_empty() { hostcalls::now() } else { since };
+        if let Some(head) = head {
+            self.answer_head(at, &head);
+        }
+        if self.response.flow == Flow::Copy && !bytes.is_empty() {
+            self.run_at(at, None, Event::ResponseBody(Body::Chunk(&bytes)));
+        }
+        if self.response.flow == Flow::Copy && ended {
+            self.run_at(at, None, Event::ResponseBody(Body::End));
+        }
+    }
+
     /// The body ended without saying so: trailers follow.
     fn trailers(&mut self, side: Side) -> Action {
         match self.message(side).flow {
@@ -261,21 +323,12 @@ impl State {
         }
     }
 
-    fn request_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
-        let Some(vm) = self.vm.clone() else {
-            return Action::Continue;
-        };
-        let shown = Shown::ask(vm.host, MapType::HttpRequestHeaders, count);
-        let fields = shown.fields();
+    fn request_headers(&mut self, request: &Request, count: usize, end_of_stream: bool) -> Action {
+        let vm = self.vm.clone();
+        let fields = request.shown.fields();
         let headers = Headers::new(&fields);
-        let path = headers.get(":path").unwrap_or_default();
-        let is_endpoint = vm.adapter.borrow().plan().is_endpoint(path);
-        if !is_endpoint && !headers.has_own() {
-            self.exchange = None;
-            return Action::Continue;
-        }
         let (mut now, mut upstream, mut properties) = (Duration::ZERO, None, Vec::new());
-        if is_endpoint {
+        if request.concern == Concern::Call {
             now = hostcalls::now();
             upstream = match vm.host {
                 Host::Kong => kong::upstream(),
@@ -329,32 +382,51 @@ impl State {
     }
 
     fn response_headers(&mut self, count: usize, end_of_stream: bool) -> Action {
-        let (Some(vm), Some(_)) = (self.vm.clone(), &self.exchange) else {
+        if self.exchange.is_none() {
             return Action::Continue;
-        };
+        }
+        let vm = self.vm.clone();
         let shown = Shown::ask(vm.host, MapType::HttpResponseHeaders, count);
-        let fields = shown.fields();
-        let headers = Headers::new(&fields);
-        let (upstream, from_provider) = match vm.host {
-            Host::Kong => (self.upstream.clone(), kong::is_from_provider(headers)),
-            _ => {
-                let details = hostcalls::property_at(CODE_DETAILS).unwrap_or_default();
-                (hostcalls::property_at(UPSTREAM).ok(), details == b"via_upstream")
-            }
+        let from_provider = match vm.host {
+            Host::Kong => kong::is_from_provider(Headers::new(&shown.fields())),
+            _ => hostcalls::property_at(CODE_DETAILS).is_ok_and(|it| it == b"via_upstream"),
         };
         let end_of_stream = end_of_stream && vm.host != Host::Kong;
-        let head =
-            ResponseHead { headers, upstream: upstream.as_deref(), from_provider, end_of_stream };
-        self.run(Some(Side::Response), Event::ResponseHeaders(head));
+        let head = AnswerHead { shown, from_provider, end_of_stream };
+        let passes = |exchange: &Exchange| exchange.answer_passes(&vm.adapter.borrow());
+        if self.exchange.as_ref().is_some_and(passes) {
+            self.late.head = Some(head);
+            self.response.flow = Flow::Copy;
+        } else {
+            self.answer_head(hostcalls::now(), &head);
+        }
         self.action(Side::Response)
     }
 
+    fn answer_head(&mut self, now: Duration, head: &AnswerHead) {
+        let upstream = match self.vm.host {
+            Host::Kong => self.upstream.clone(),
+            _ => hostcalls::property_at(UPSTREAM).ok(),
+        };
+        let fields = head.shown.fields();
+        let head = ResponseHead {
+            headers: Headers::new(&fields),
+            upstream: upstream.as_deref(),
+            from_provider: head.from_provider,
+            end_of_stream: head.end_of_stream,
+        };
+        self.run_at(now, Some(Side::Response), Event::ResponseHeaders(head));
+    }
+
     fn close(&mut self) {
+        if self.late.head.is_some() || self.late.ended || !self.late.bytes.is_empty() {
+            self.catch_up();
+        }
         self.run(None, Event::Closed);
         self.exchange = None;
         let holds = [&self.request, &self.response].into_iter().any(|it| it.flow == Flow::Hold);
-        if let (true, Some(vm)) = (holds, &self.vm) {
-            vm.hold(self.context, &self.own, false);
+        if holds {
+            self.vm.hold(self.context, &self.own, false);
         }
     }
 }
@@ -364,6 +436,27 @@ impl Holding for RefCell<State> {
         if let Ok(mut state) = self.try_borrow_mut() {
             state.run(None, Event::Tick);
         }
+    }
+}
+
+/// A request that is not left alone, as it comes.
+pub struct Request {
+    vm: Rc<Vm>,
+    shown: Shown,
+    concern: Concern,
+}
+
+impl Request {
+    /// The request that is just coming, with `count` headers; `None` if it is left alone.
+    pub fn of_interest(vm: Rc<Vm>, count: usize) -> Option<Self> {
+        let shown = Shown::ask(vm.host, MapType::HttpRequestHeaders, count);
+        let concern = shown.concern(vm.adapter.borrow().plan());
+        (concern != Concern::Nothing).then_some(Self { vm, shown, concern })
+    }
+
+    /// The VM that it came to.
+    pub fn vm(&self) -> Rc<Vm> {
+        self.vm.clone()
     }
 }
 
@@ -385,8 +478,15 @@ impl Shown {
 
     fn fields(&self) -> Vec<(&[u8], &[u8])> {
         match self {
-            Self::All(map) => hostcalls::pairs(map),
+            Self::All(map) => hostcalls::pairs(map).collect(),
             Self::Few(few) => few.iter().map(|(name, value)| (*name, &**value)).collect(),
+        }
+    }
+
+    fn concern(&self, plan: &Plan) -> Concern {
+        match self {
+            Self::All(map) => plan.concern(hostcalls::pairs(map)),
+            Self::Few(_) => plan.concern(self.fields()),
         }
     }
 }

@@ -130,6 +130,19 @@ pub fn answer() -> (String, String) {
     (completion(1500), completion(1400))
 }
 
+/// One event of a stream, which carries the time at which it was `sent`.
+pub fn event(sent: u128) -> String {
+    format!(
+        "data: {{\"id\":\"chatcmpl-BqX0aN7T2mVYw1rJ8sKd3uEe\",\"object\":\"chat.completion.chunk\",\
+         \"created\":1795219200,\"model\":\"gpt-4.1-mini-2026-04-14\",\"choices\":[{{\"index\":0,\
+         \"delta\":{{\"content\":\" tokens\"}},\"logprobs\":null,\"finish_reason\":null}}],\
+         \"sent\":{sent}}}\n\n"
+    )
+}
+
+/// Events of a stream before `[DONE]`.
+pub const EVENTS: usize = 24;
+
 /// The optimizer's answers to `/v1/optimize` (a transform, and a hit) for a request of `size` bytes.
 pub fn optimized(size: usize, stream: bool) -> (String, String) {
     let (original, transformed) = request(size, stream);

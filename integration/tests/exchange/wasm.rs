@@ -203,11 +203,60 @@ fn memory_does_not_grow_with_the_number_of_streams() {
     }
 }
 
-/// Plays so many rounds, and wants the VM to need no more memory than after a few of them.
-fn assert_memory_is_steady(setup: Setup, rounds: usize, mut round: impl FnMut(&mut dyn Proxy)) {
+#[test]
+fn an_answer_that_is_only_read_is_through_before_anything_is_made_of_it() {
+    let setup = Setup::default();
+    let mut proxy = wasm_on_envoy(&setup);
+    let call = Script::recorded("chat_text").eligible().in_pieces_of(100);
+    let id = call.send(&mut proxy);
+    call.answer_callouts(&mut proxy);
+    proxy.advance(Duration::from_secs(1));
+    let before = proxy.host.usage().host_calls.clone();
+    proxy.response(id, &call.provider.headers, false);
+    proxy.response_body(id, &call.provider.pieces[0], false);
+    let after = &proxy.host.usage().host_calls;
+    let since = after.iter().filter(|&(name, count)| before.get(name) != Some(count));
+    let expected = [
+        "proxy_get_buffer_bytes",
+        "proxy_get_current_time_nanoseconds",
+        "proxy_get_header_map_pairs",
+        "proxy_get_property",
+    ];
+    assert_eq!(since.map(|(&name, _)| name).collect::<Vec<_>>(), expected);
+
+    proxy.advance(Duration::from_secs(5));
+    for (index, piece) in call.provider.pieces.iter().enumerate().skip(1) {
+        proxy.response_body(id, piece, index + 1 == call.provider.pieces.len());
+    }
+    let first_token = "gen_ai_server_time_to_first_token_us.operation.chat";
+    assert_eq!(proxy.host.metrics().samples(first_token), [1_000_000], "when it came");
+    let tokens = "gen_ai_client_token_usage.operation.chat.type.output";
+    assert_eq!(proxy.host.metrics().samples(tokens).len(), 1);
+}
+
+#[test]
+fn who_leaves_an_answer_before_anything_is_made_of_it_is_counted() {
+    let mut proxy = wasm_on_envoy(&Setup::default());
+    let call = Script::recorded("chat_text").eligible().in_pieces_of(100);
+    let id = call.send(&mut proxy);
+    call.answer_callouts(&mut proxy);
+    proxy.response(id, &call.provider.headers, false);
+    proxy.client_gone(id);
+    let incomplete = "optimizer_answers.outcome.bypassed.reason.stream_incomplete";
+    assert_eq!(proxy.host.metrics().value(incomplete), 1);
+    let streams = "optimizer_responses.outcome.bypassed.reason.response_stream";
+    assert_eq!(proxy.host.metrics().value(streams), 1);
+}
+
+fn wasm_on_envoy(setup: &Setup) -> Wasm {
     let builder = integration::Host::builder().config(setup.config.to_string()).cluster(OPTIMIZER);
     let host = builder.buffer_limit(setup.buffer_limit).start().unwrap();
-    let mut proxy = Wasm { host, is: Host::Envoy, streams: Vec::new() };
+    Wasm { host, is: Host::Envoy, streams: Vec::new() }
+}
+
+/// Plays so many rounds, and wants the VM to need no more memory than after a few of them.
+fn assert_memory_is_steady(setup: Setup, rounds: usize, mut round: impl FnMut(&mut dyn Proxy)) {
+    let mut proxy = wasm_on_envoy(&setup);
     let mut sizes = Vec::new();
     for _ in 0..rounds {
         round(&mut proxy);

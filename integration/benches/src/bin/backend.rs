@@ -20,8 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
-/// Events of a stream, and the pause before each but the first.
-const EVENTS: usize = 24;
+/// Before each event of a stream but the first.
 const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Clone, Copy)]
@@ -136,17 +135,12 @@ async fn stream(connection: &mut Connection) -> io::Result<()> {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\
                 transfer-encoding: chunked\r\n\r\n";
     let mut before = head;
-    for index in 0..EVENTS {
+    for index in 0..samples::EVENTS {
         if index > 0 {
             tokio::time::sleep(PAUSE).await;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let event = format!(
-            "data: {{\"id\":\"chatcmpl-BqX0aN7T2mVYw1rJ8sKd3uEe\",\"object\":\"chat.completion.chunk\",\
-             \"created\":1795219200,\"model\":\"gpt-4.1-mini-2026-04-14\",\"choices\":[{{\"index\":0,\
-             \"delta\":{{\"content\":\" tokens\"}},\"logprobs\":null,\"finish_reason\":null}}],\
-             \"sent\":{now}}}\n\n"
-        );
+        let event = samples::event(now);
         let chunk = format!("{before}{:x}\r\n{event}\r\n", event.len());
         connection.write(chunk.as_bytes()).await?;
         before = "";
