@@ -37,6 +37,7 @@ class Hooks:
 HOOKS = [
     Hooks("litellm", "LiteLLM", None),
     Hooks("litellm_request", "LiteLLM, request hook", "request_hook", variants.BOTH[:1]),
+    Hooks("litellm_by_hand", "LiteLLM, request hook with aiohttp by hand", "request_hook_by_hand", variants.BOTH[:1]),
     Hooks("litellm_both", "LiteLLM, request and response hook", "both_hooks", variants.BOTH),
 ]
 
