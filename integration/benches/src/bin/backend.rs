@@ -4,7 +4,7 @@
 //! Prints its ports and the lengths of its messages as JSON, and serves until it is stopped.
 //! `GET /counts` on either tells, as JSON, what came since it was last asked:
 //! `"optimizer /v1/optimize": 7, "provider /v1/chat/completions 1843": 7` (the number is
-//! the body's length).
+//! the body's length). A request to the provider without a body is not counted.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -118,7 +118,10 @@ impl Services {
                 connection.write(self.advice(path, length)).await
             }
             Role::Provider => {
-                self.count(format!("provider {path} {length}"));
+                // LiteLLM lists its provider's models from time to time; a call has a body.
+                if length > 0 {
+                    self.count(format!("provider {path} {length}"));
+                }
                 if path.starts_with(paths::STREAMS) {
                     stream(connection).await
                 } else {
