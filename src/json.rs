@@ -262,6 +262,12 @@ impl<'a, T: ?Sized> Object<'a, T> {
         self.member(name).map(|member| member.value)
     }
 
+    /// The member called `name`, which most likely stands at `place`.
+    fn member_near(&self, place: usize, name: &str) -> Option<&Member<'a, T>> {
+        let near = self.members.get(place).filter(|member| member.name == name);
+        near.or_else(|| self.member(name))
+    }
+
     /// The member called `name`.
     pub(crate) fn member(&self, name: &str) -> Option<&Member<'a, T>> {
         if self.by_name.is_empty() {
@@ -297,9 +303,9 @@ impl Object<'_, [u8]> {
         pieces.push(from(0..head_end));
         let mut previous_end = head_end;
         let mut empty = true;
-        for member in &self.members {
+        for (at, member) in self.members.iter().enumerate() {
             let Place { key, value, .. } = &member.place;
-            let found = new.member(&member.name);
+            let found = new.member_near(at, &member.name);
             // What stands between the previous value and this key holds the one comma needed.
             let start = if empty { key.start } else { previous_end };
             previous_end = value.end;
@@ -319,7 +325,10 @@ impl Object<'_, [u8]> {
                 _ => member.value,
             });
         }
-        for member in new.members.iter().filter(|member| self.member(&member.name).is_none()) {
+        for (at, member) in new.members.iter().enumerate() {
+            if self.member_near(at, &member.name).is_some() {
+                continue;
+            }
             changed = true;
             if !empty {
                 pieces.push(b",");

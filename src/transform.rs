@@ -84,9 +84,9 @@ impl<'o, 'n> Overlay<'o, 'n> {
                 return Err(Bypass::TransformRequiredRetyped);
             }
         }
-        for member in self.new.members() {
+        for member in self.new.members().iter().filter(|member| member.depth() > MAX_DEPTH) {
             let before = self.original.member(&member.name).map_or(0, Member::depth);
-            if member.depth() > MAX_DEPTH && member.depth() > before {
+            if member.depth() > before {
                 return Err(Bypass::TransformTooDeep);
             }
         }
