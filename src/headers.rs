@@ -128,7 +128,8 @@ impl<'a> Iterator for Values<'a, '_> {
 
 /// Whether a header of this name is meant for the module alone.
 pub(crate) fn is_own(name: &[u8]) -> bool {
-    matches!(name, [b'x' | b'X', ..])
+    // Many names begin with "x-", few so far.
+    matches!(name, [b'x' | b'X', _, b'a' | b'A', b'n' | b'N', ..])
         && name.get(..OWN.len()).is_some_and(|start| same(start, OWN.as_bytes()))
 }
 

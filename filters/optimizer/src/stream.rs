@@ -460,6 +460,9 @@ impl Request {
     }
 }
 
+/// Most messages have no more.
+const USUAL_HEADERS: usize = 32;
+
 /// The headers of a message, as far as the host shows them.
 enum Shown {
     All(Vec<u8>),
@@ -478,7 +481,11 @@ impl Shown {
 
     fn fields(&self) -> Vec<(&[u8], &[u8])> {
         match self {
-            Self::All(map) => hostcalls::pairs(map).collect(),
+            Self::All(map) => {
+                let mut fields = Vec::with_capacity(USUAL_HEADERS);
+                fields.extend(hostcalls::pairs(map));
+                fields
+            }
             Self::Few(few) => few.iter().map(|(name, value)| (*name, &**value)).collect(),
         }
     }
