@@ -162,12 +162,21 @@ class Kong(Server):
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
 
     def start(self) -> None:
-        self.told = self.run("start", "-c", str(self.directory / "kong.conf")).stdout
+        ran = self.run("start", "-c", str(self.directory / "kong.conf"))
+        self.told = ran.stdout
+        # nginx goes into the background, where the command ends, and writes this down after it.
+        deadline = time.monotonic() + 10
+        while ran.returncode == 0 and not self._written_pid() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def _written_pid(self) -> str:
+        file = self.directory / "pids/nginx.pid"
+        return file.read_text() if file.exists() else ""
 
     @property
     def pid(self) -> int | None:
         try:
-            pid = int((self.directory / "pids/nginx.pid").read_text())
+            pid = int(self._written_pid())
             os.kill(pid, 0)
             return pid
         except (OSError, ValueError):
