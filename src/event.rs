@@ -57,7 +57,8 @@ pub struct RequestHead<'a> {
 pub struct ResponseHead<'a> {
     /// All headers, `:status` among them.
     pub headers: Headers<'a>,
-    /// As in [`RequestHead::upstream`], read anew: routing may have changed.
+    /// As in [`RequestHead::upstream`], read anew: routing may have changed. Of interest where
+    /// [`Exchange::asks_for_upstream`](crate::exchange::Exchange::asks_for_upstream) says so.
     pub upstream: Option<&'a [u8]>,
     /// The provider gave this answer, not the host itself.
     pub from_provider: bool,

@@ -260,6 +260,12 @@ impl Exchange {
         self.0.as_ref().is_some_and(|active| active.answer_passes(&adapter.plan))
     }
 
+    /// Whether anything depends on [`ResponseHead::upstream`](crate::event::ResponseHead::upstream):
+    /// else it need not be told.
+    pub fn asks_for_upstream(&self) -> bool {
+        self.0.as_ref().is_some_and(|active| active.provable().is_some())
+    }
+
     /// Takes in one event at `now` (the time since the Unix epoch) and pushes
     /// what the host is to do about it.
     pub fn handle(

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::{Active, Head, Request, Response, Turn, bytes, let_go};
 use crate::admission::{self, DIGESTS, Form};
 use crate::bypass::Bypass;
+use crate::caller::ProofKey;
 use crate::callout::{Kind, Outcome};
 use crate::effect::{Effect, Flow, Side};
 use crate::event::{Body, ResponseHead};
@@ -72,6 +73,11 @@ impl Active {
         }
     }
 
+    /// What a 2xx of the provider proves, if anything.
+    pub(super) fn provable(&self) -> Option<ProofKey> {
+        self.call.caller.proof.filter(|_| self.call.provable)
+    }
+
     /// What an answer's head teaches about the caller and the transform.
     fn learn(&mut self, turn: &mut Turn<'_>, head: &ResponseHead<'_>) {
         let status = self.status;
@@ -81,7 +87,7 @@ impl Active {
         if self.verdict == Some(Verdict::Transformed) && (400..500).contains(&status) {
             turn.count(Metric::ProviderRejections);
         }
-        if let Some(proof) = self.call.caller.proof.filter(|_| self.call.provable)
+        if let Some(proof) = self.provable()
             && head.upstream == self.call.upstream.as_deref()
         {
             match status {

@@ -406,7 +406,10 @@ impl State {
     fn answer_head(&mut self, now: Duration, head: &AnswerHead) {
         let upstream = match self.vm.host {
             Host::Kong => self.upstream.clone(),
-            _ => hostcalls::property_at(UPSTREAM).ok(),
+            _ if self.exchange.as_ref().is_some_and(Exchange::asks_for_upstream) => {
+                hostcalls::property_at(UPSTREAM).ok()
+            }
+            _ => None,
         };
         let fields = head.shown.fields();
         let head = ResponseHead {

@@ -235,6 +235,22 @@ fn an_answer_that_is_only_read_is_through_before_anything_is_made_of_it() {
 }
 
 #[test]
+fn the_upstream_is_asked_for_again_where_a_proof_depends_on_it() {
+    for (serve, asked) in [("proven", 3), ("anyone", 2)] {
+        let mut setup = Setup::default();
+        setup.config["cache"]["serve"] = serve.into();
+        let mut proxy = wasm_on_envoy(&setup);
+        let before = properties_read(&proxy);
+        Script::recorded("chat_text").play(&mut proxy);
+        assert_eq!(properties_read(&proxy) - before, asked, "{serve}");
+    }
+}
+
+fn properties_read(proxy: &Wasm) -> u64 {
+    proxy.host.usage().host_calls.get("proxy_get_property").copied().unwrap_or(0)
+}
+
+#[test]
 fn who_leaves_an_answer_before_anything_is_made_of_it_is_counted() {
     let mut proxy = wasm_on_envoy(&Setup::default());
     let call = Script::recorded("chat_text").eligible().in_pieces_of(100);
