@@ -143,6 +143,7 @@ def main() -> None:
             name: round(median(a / b for a, b in zip(took, ready["noop"])), 4) for name, took in ready.items()
         },
         "module_bytes": module_bytes,
+        "taken_again": stage.again,
     }
     cells = report.Cells(found["cells"])
     print(report.proxies(cells, TITLES))

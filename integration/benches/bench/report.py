@@ -110,6 +110,7 @@ def markdown(found: dict[str, Any], titles: dict[str, str], stream_titles: dict[
 the median of the turns; "throughput, 16" is with 16 connections, "CPU" is Envoy's, or that of wasmtime in its place, for each call. Envoy ran with one worker on one CPU, wasmtime likewise, all else on another.
 With {busiest} connections the host kept its CPU busy for {saturated:.2f} of the time and more, so that the host is what is measured; with ext_proc for {waiting:.2f} and more,
 as Envoy waits for the server on the other CPU there.
+{len(found["taken_again"])} turns were taken again, as calls in them had gone on without the optimizer.
 
 ## Targets
 
