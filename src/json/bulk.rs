@@ -15,7 +15,7 @@ use portable as engine;
 use vectors as engine;
 
 use engine::same_block;
-pub(super) use engine::{BLOCK, Marks};
+pub(super) use engine::{BLOCK, Marks, beyond_ascii, escapable};
 
 /// How many bytes `a` and `b` have in common at their beginnings.
 pub(super) fn common_prefix(a: &[u8], b: &[u8]) -> usize {

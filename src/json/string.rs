@@ -1,6 +1,6 @@
 //! Where a JSON string ends.
 
-use super::bulk::{BLOCK, Marks};
+use super::bulk::{BLOCK, Marks, beyond_ascii, escapable};
 
 /// A string, read to its end.
 pub(super) struct Ended {
@@ -10,83 +10,103 @@ pub(super) struct Ended {
     pub(super) wide: bool,
 }
 
-/// What a special byte of a string's inside is.
-enum Special {
-    /// The quote behind it.
-    End,
-    /// An escape of so many bytes.
-    Escape(usize),
-    BeyondAscii,
-}
-
 /// Reads the string whose `inside` this is, to its closing quote. `None`: it is no JSON string.
 /// Bytes beyond ASCII may be anything.
 pub(super) fn end_of_string(inside: &[u8]) -> Option<Ended> {
     let mut marks = Marks::new(true);
     let mut wide = false;
-    // What stands before belongs to an escape.
-    let mut unescaped: usize = 0;
+    // 1: the first byte of a block is escaped.
+    let mut escaped: u32 = 0;
     let mut at: usize = 0;
     for block in inside.as_chunks::<BLOCK>().0 {
-        let mut places = marks.special(block);
-        if places != 0 {
-            places &= from(unescaped.saturating_sub(at));
-        }
-        while places != 0 {
-            let place = at.wrapping_add(places.trailing_zeros() as usize);
-            match special(inside.get(place..)?)? {
-                Special::End => return Some(Ended { length: place.wrapping_add(1), wide }),
-                Special::Escape(length) => {
-                    unescaped = place.wrapping_add(length);
-                    places &= from(unescaped.wrapping_sub(at));
+        let special = marks.special(block);
+        if special | escaped != 0 {
+            let quotes = marks.quotes(block);
+            let backslashes = marks.backslashes(block);
+            let mut end = quotes;
+            if backslashes | escaped != 0 {
+                let escapes = Escapes::new(backslashes, escaped);
+                end &= !escapes.escaped;
+                let those = escapes.escaped & below(end);
+                if those != 0 && !are_escapes(block, those, inside.get(at..)?) {
+                    return None;
                 }
-                Special::BeyondAscii => {
-                    wide = true;
-                    marks = Marks::new(false);
-                    places = marks.special(block) & from(place.wrapping_sub(at));
+                escaped = escapes.next;
+            }
+            let others = special & !(quotes | backslashes) & below(end);
+            if others != 0 {
+                if others & !beyond_ascii(block) != 0 {
+                    return None;
                 }
+                wide = true;
+                marks = Marks::new(false);
+            }
+            if end != 0 {
+                let length = at.wrapping_add(end.trailing_zeros() as usize).wrapping_add(1);
+                return Some(Ended { length, wide });
             }
         }
         at = at.wrapping_add(BLOCK);
     }
     // Less than a block is left of the whole text.
-    at = at.max(unescaped);
+    at = at.wrapping_sub(escaped as usize);
     loop {
         let rest = inside.get(at..)?;
-        at = at.wrapping_add(match rest.first()? {
-            b' ' | b'!' | b'#'..=b'[' | b']'..=0x7f => 1,
-            _ => match special(rest)? {
-                Special::End => return Some(Ended { length: at.wrapping_add(1), wide }),
-                Special::Escape(length) => length,
-                Special::BeyondAscii => {
-                    wide = true;
-                    1
-                }
-            },
+        at = at.wrapping_add(match rest {
+            [b'"', ..] => return Some(Ended { length: at.wrapping_add(1), wide }),
+            [b'\\', b'u', behind @ ..] if is_unit(behind) => 6,
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'\\' | 0..0x20, ..] | [] => return None,
+            [byte, ..] => {
+                wide |= !byte.is_ascii();
+                1
+            }
         });
     }
 }
 
-/// The bits of a block's bytes from this one on.
+/// The bits below the lowest one, or all.
 #[inline(always)]
-fn from(byte: usize) -> u32 {
-    u32::try_from(byte).ok().and_then(|byte| u32::MAX.checked_shl(byte)).unwrap_or(0)
+fn below(bits: u32) -> u32 {
+    bits.wrapping_sub(1) & !bits
 }
 
-/// What it is that `rest` begins with. `None`: it must not stand in a string.
-#[inline(always)]
-fn special(rest: &[u8]) -> Option<Special> {
-    match rest {
-        [b'"', ..] => Some(Special::End),
-        [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => {
-            Some(Special::Escape(2))
-        }
-        [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => {
-            Some(Special::Escape(6))
-        }
-        [0x80..=0xff, ..] => Some(Special::BeyondAscii),
-        _ => None,
+/// Which bytes of a block are escaped.
+struct Escapes {
+    escaped: u32,
+    /// 1: the first byte of the next block is.
+    next: u32,
+}
+
+impl Escapes {
+    /// `first` is 1 if the first byte is escaped.
+    fn new(backslashes: u32, first: u32) -> Self {
+        const ODD: u32 = 0xaaaa_aaaa;
+        // As in simdjson: a subtraction carries through each row of backslashes, of which
+        // every second one escapes what follows it.
+        let escaping = backslashes & !first;
+        let rows = (escaping.wrapping_shl(1) | ODD).wrapping_sub(escaping) ^ ODD;
+        let next = (rows & backslashes).wrapping_shr(31);
+        Self { escaped: rows ^ (backslashes | first), next }
     }
+}
+
+/// Whether the `escaped` bytes of a block, with which `text` begins, may be.
+fn are_escapes(block: &[u8; BLOCK], escaped: u32, text: &[u8]) -> bool {
+    let mut others = escaped & !escapable(block);
+    while others != 0 {
+        match text.get(others.trailing_zeros() as usize..) {
+            Some([b'u', behind @ ..]) if is_unit(behind) => {}
+            _ => return false,
+        }
+        others &= others.wrapping_sub(1);
+    }
+    true
+}
+
+/// Whether a UTF-16 code unit in hexadecimal digits follows.
+fn is_unit(text: &[u8]) -> bool {
+    text.first_chunk::<4>().is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 #[cfg(test)]

@@ -20,6 +20,26 @@ impl Marks {
         let order = |byte: u8| (byte ^ self.flip).cast_signed();
         bits(block, |byte| (order(byte) < order(0x20)) | (byte == b'"') | (byte == b'\\'))
     }
+
+    #[inline(always)]
+    pub fn quotes(self, block: &[u8; BLOCK]) -> u32 {
+        bits(block, |byte| byte == b'"')
+    }
+
+    #[inline(always)]
+    pub fn backslashes(self, block: &[u8; BLOCK]) -> u32 {
+        bits(block, |byte| byte == b'\\')
+    }
+}
+
+/// Which bytes of a block are beyond ASCII.
+pub fn beyond_ascii(block: &[u8; BLOCK]) -> u32 {
+    bits(block, |byte| byte > 0x7f)
+}
+
+/// Which bytes of a block may follow a backslash, by themselves.
+pub fn escapable(block: &[u8; BLOCK]) -> u32 {
+    bits(block, |byte| matches!(byte, b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't'))
 }
 
 #[inline(always)]

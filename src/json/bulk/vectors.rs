@@ -2,7 +2,8 @@
 //! watch the size.
 
 use core::arch::wasm32::{
-    i8x16_lt, u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128, v128_any_true, v128_or, v128_xor,
+    i8x16_lt, u8x16, u8x16_bitmask, u8x16_eq, u8x16_ne, u8x16_splat, u8x16_swizzle, u16x8_shr,
+    u64x2, v128, v128_and, v128_any_true, v128_or, v128_xor,
 };
 use std::hint::black_box;
 
@@ -40,6 +41,36 @@ impl Marks {
             v128_or(others, v128_or(quotes, backslashes))
         })
     }
+
+    #[inline(always)]
+    pub fn quotes(self, block: &[u8; BLOCK]) -> u32 {
+        bits(block, |bytes| u8x16_eq(bytes, self.quotes))
+    }
+
+    #[inline(always)]
+    pub fn backslashes(self, block: &[u8; BLOCK]) -> u32 {
+        bits(block, |bytes| u8x16_eq(bytes, self.backslashes))
+    }
+}
+
+/// Which bytes of a block are beyond ASCII.
+#[inline(always)]
+pub fn beyond_ascii(block: &[u8; BLOCK]) -> u32 {
+    bits(block, |bytes| bytes)
+}
+
+/// Which bytes of a block may follow a backslash, by themselves.
+#[inline(always)]
+pub fn escapable(block: &[u8; BLOCK]) -> u32 {
+    // A bit for each row of ASCII that has some, and in which of them each column has.
+    let rows = u8x16(0, 0, 1, 0, 0, 2, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0);
+    let columns = u8x16(0, 0, 13, 0, 8, 0, 4, 0, 0, 0, 0, 0, 2, 0, 4, 1);
+    let low = u8x16_splat(0x0f);
+    bits(block, |bytes| {
+        let row = u8x16_swizzle(rows, v128_and(u16x8_shr(bytes, 4), low));
+        let column = u8x16_swizzle(columns, v128_and(bytes, low));
+        u8x16_ne(v128_and(row, column), u8x16_splat(0))
+    })
 }
 
 /// The highest bit of each byte of what `found` makes of each vector.
