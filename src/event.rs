@@ -1,5 +1,7 @@
 //! What the host tells the core, borrowed.
 
+use bytes::Bytes;
+
 use crate::callout::{CalloutId, Outcome};
 use crate::effect::Side;
 use crate::headers::Headers;
@@ -77,6 +79,9 @@ pub enum Body<'a> {
     /// Held: all of the body, shown while the request's headers are handed in, and such that
     /// it can be replaced. Follows `Held`, on hosts that replace no others ([`Replace::Early`](crate::host::Replace::Early)).
     Early(Roomy),
+    /// Held: all of the body once more, where
+    /// [`Exchange::wants_request`](crate::exchange::Exchange::wants_request) says so.
+    Again(Bytes),
     /// Held: the body has ended, and the host cannot hand it over.
     Unreadable,
     /// Copied: the next bytes, which are on their way already.

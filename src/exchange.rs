@@ -81,18 +81,19 @@ enum Request {
     },
     /// The request was held in vain and let go at this time.
     LetGo(Duration),
-    /// The optimizer is being asked about `body`. `early`: the host showed it with the headers,
-    /// and their `content-length` is its own.
+    /// The optimizer is being asked about `body`, of `length` bytes; `None` until the host shows it
+    /// again. `early`: the host showed it with the headers, and their `content-length` is its own.
     Asking {
         asked: Asked,
-        body: Bytes,
+        body: Option<Bytes>,
+        length: usize,
         places: Option<Places>,
         bound: usize,
         early: bool,
     },
     /// There is `hit`; whether the caller may have it is being looked up.
     Proving {
-        body: Bytes,
+        body: Option<Bytes>,
         hit: Bytes,
     },
     Settled,
@@ -264,6 +265,14 @@ impl Exchange {
     /// else it need not be told.
     pub fn asks_for_upstream(&self) -> bool {
         self.0.as_ref().is_some_and(|active| active.provable().is_some())
+    }
+
+    /// Whether the request's body is to be shown again ([`Body::Again`]) before the outcome of this callout
+    /// is told.
+    pub fn wants_request(&self, id: CalloutId) -> bool {
+        self.0.as_ref().is_some_and(|active| {
+            matches!(&active.request, Request::Asking { asked, body: None, .. } if asked.id == id)
+        })
     }
 
     /// Takes in one event at `now` (the time since the Unix epoch) and pushes

@@ -29,6 +29,7 @@ impl Host {
         match self {
             Host::Envoy => Capabilities {
                 replace_request: Replace::Held,
+                shows_again: true,
                 hold_response: true,
                 let_go_any_time: true,
                 total_timeout: true,
@@ -46,6 +47,7 @@ impl Host {
             },
             Host::Kong => Capabilities {
                 replace_request: Replace::Early,
+                shows_again: false,
                 hold_response: false,
                 let_go_any_time: false,
                 total_timeout: false,
@@ -63,6 +65,7 @@ impl Host {
             },
             Host::WasiHttp => Capabilities {
                 replace_request: Replace::Held,
+                shows_again: false,
                 hold_response: true,
                 let_go_any_time: true,
                 total_timeout: true,
@@ -87,6 +90,8 @@ impl Host {
 pub struct Capabilities {
     /// Replace the body of a request that waited for the optimizer.
     pub replace_request: Replace,
+    /// Show the body of a held request again, for as long as it is held.
+    pub shows_again: bool,
     /// Hold a response's headers and body, call out, and then still change both.
     pub hold_response: bool,
     /// Let a held message go at any time. Without it a message that waits for a callout waits until that ends.

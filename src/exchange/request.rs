@@ -22,6 +22,10 @@ use crate::roomy::Roomy;
 use crate::transform;
 use crate::usage::Usage;
 
+/// Larger bodies, in bytes, are not kept while the optimizer is asked if the host shows them again, as it has
+/// them anyway: a VM's memory only ever grows, and what waits in two places falls out of the CPU's caches.
+const KEPT_BYTES: usize = 16 * 1024;
+
 /// What a good answer of the optimizer means for the request.
 enum Decision {
     Send(Verdict, Bytes),
@@ -105,8 +109,12 @@ impl Active {
             return;
         }
         let Request::Holding { bound, .. } = self.request else {
-            if !matches!(self.request, Request::Asking { .. } | Request::Proving { .. }) {
-                let_go(turn, Side::Request, &part);
+            match (&mut self.request, part) {
+                (Request::Asking { body: kept, length, .. }, Body::Again(body)) => {
+                    *kept = Some(body).filter(|body| body.len() == *length);
+                }
+                (Request::Asking { .. } | Request::Proving { .. }, _) => {}
+                (_, part) => let_go(turn, Side::Request, &part),
             }
             return;
         };
@@ -139,7 +147,7 @@ impl Active {
                 }
             }
             Body::Unreadable => Bypass::RequestUnreadable,
-            Body::Chunk(_) | Body::End => return,
+            Body::Chunk(_) | Body::Again(_) | Body::End => return,
         };
         self.pass(turn, Verdict::Bypassed(refused));
     }
@@ -179,7 +187,7 @@ impl Active {
         self.call.read_body(&object);
         let places = object.places();
         if !turn.adapter.plan.hooks.request {
-            self.send(turn, Verdict::Unchanged, body.into_body());
+            self.send(turn, Verdict::Unchanged, Some(body.into_body()));
             return Ok(());
         }
         if let Err(reason) = turn.adapter.plan.may_transform(early)
@@ -195,12 +203,17 @@ impl Active {
         let (envelope, body) =
             protocol::optimize(*dialect, body, &caller.metadata, can_short_circuit);
         let asked = turn.ask(Kind::Optimize, &self.call, envelope, probe);
-        self.request = Request::Asking { asked, body, places, bound, early };
+        let length = body.len();
+        let plan = &turn.adapter.plan;
+        let shown_again = plan.can().shows_again && length > KEPT_BYTES;
+        let keeps = !shown_again || (plan.hooks.record && plan.record_content);
+        let body = keeps.then_some(body);
+        self.request = Request::Asking { asked, body, length, places, bound, early };
         Ok(())
     }
 
     pub(super) fn optimize_done(&mut self, turn: &mut Turn<'_>, outcome: Outcome) {
-        let Request::Asking { asked, body, places, bound, early } =
+        let Request::Asking { asked, body, places, bound, early, .. } =
             std::mem::replace(&mut self.request, Request::Settled)
         else {
             return;
@@ -208,12 +221,13 @@ impl Active {
         let outcome = turn.timed(asked, outcome);
         let failed = outcome.is_failure();
         let decided = outcome.success().and_then(|answer| {
-            let original = Object::parse_again(&body, places).map_err(admission::request_error)?;
-            self.decide(turn, &body, &original, bound, early, &answer)
+            let body = body.as_ref().ok_or(Bypass::RequestUnreadable)?;
+            let original = Object::parse_again(body, places).map_err(admission::request_error)?;
+            self.decide(turn, body, &original, bound, early, &answer)
         });
         self.optimize_took = Some(turn.answered(Kind::Optimize, asked, failed, &decided));
         match decided {
-            Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, changed),
+            Ok(Decision::Send(verdict, changed)) => self.send(turn, verdict, Some(changed)),
             Ok(Decision::Serve(hit)) => self.serve(turn, hit, body),
             Ok(Decision::Prove(hit, proof)) => {
                 self.request = Request::Proving { body, hit };
@@ -277,14 +291,14 @@ impl Active {
     }
 
     /// Lets the request go on to the provider with `body`, whole and read.
-    pub(super) fn send(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Bytes) {
+    pub(super) fn send(&mut self, turn: &mut Turn<'_>, verdict: Verdict, body: Option<Bytes>) {
         let plan = &turn.adapter.plan;
         let hooks = plan.hooks;
         let bypassed = matches!(verdict, Verdict::Bypassed(_));
         let hook = if self.call.is_stream() { hooks.stream_response } else { hooks.response };
         let reads = (hook && !bypassed) || self.write_back.is_some();
         let keeps = reads || (hooks.record && plan.record_content);
-        if verdict == Verdict::Transformed {
+        if let (Verdict::Transformed, Some(body)) = (verdict, &body) {
             match plan.can().replace_request {
                 Replace::Held => {
                     if self.call.has_content_length {
@@ -297,19 +311,20 @@ impl Active {
                 Replace::Early => turn.push(Effect::ReplaceRest(body.slice(1.min(body.len())..))),
             }
         }
-        let kept = if keeps { bytes(&[body.len()]) } else { 0 };
-        let kept = turn.adapter.reserve(&mut self.reserved, kept) && keeps;
+        let body = body.filter(|_| keeps);
+        let kept = bytes(&[body.as_ref().map_or(0, Bytes::len)]);
+        let kept = turn.adapter.reserve(&mut self.reserved, kept) && body.is_some();
         if kept && reads || (hooks.record && !bypassed) {
             // An answer that will be read must come unencoded.
             turn.push(Effect::SetHeader(Side::Request, "accept-encoding", "identity".into()));
         }
-        self.sent = kept.then_some(body);
+        self.sent = body.filter(|_| kept);
         self.pass(turn, verdict);
     }
 
     /// Answers from the cache, in the mode that the client asked for; `body` is
     /// the request, should that not be possible.
-    pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes, body: Bytes) {
+    pub(super) fn serve(&mut self, turn: &mut Turn<'_>, hit: Bytes, body: Option<Bytes>) {
         let (content_type, answer) = if self.call.is_stream() {
             let replay = self.call.replay_length(&hit);
             let Some(stream) = replay.and_then(|length| self.call.replay(&hit, length)) else {
@@ -355,5 +370,92 @@ impl Active {
         self.verdict = Some(verdict);
         turn.count(Metric::Exchanges(verdict));
         turn.note("optimizer_outcome", verdict.annotation());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::adapter::Adapter;
+    use crate::config::Config;
+    use crate::event::Event;
+    use crate::exchange::Exchange;
+    use crate::headers::Headers;
+    use crate::host::Host;
+    use crate::plan::Plan;
+    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    fn chat(padding: usize) -> String {
+        format!(r#"{{"model":"m","messages":[],"user":"{}"}}"#, "u".repeat(padding))
+    }
+
+    /// A request of which `body` is shown, then, if it is wanted, `again`, and to which the optimizer
+    /// answers with another model: whether it was wanted, what became of it, and whether the
+    /// provider gets the other model.
+    fn played(config: &str, body: &str, again: Option<&str>) -> (bool, String, bool) {
+        let config = Config::parse(config.as_bytes()).unwrap();
+        let mut adapter = Adapter::new(Plan::compile(config, Host::Envoy, |_| None).unwrap(), 1);
+        let mut exchange = Exchange::new();
+        let mut effects = Vec::new();
+        let mut hand_in = |exchange: &mut Exchange, event| {
+            exchange.handle(&mut adapter, Duration::from_secs(1), event, &mut effects);
+            effects.iter().find_map(|effect| match effect {
+                Effect::Callout(callout) => Some(callout.id),
+                _ => None,
+            })
+        };
+        let length = body.len().to_string();
+        let fields: [(&[u8], &[u8]); 4] = [
+            (b":method", b"POST"),
+            (b":path", b"/v1/chat/completions"),
+            (b"content-type", b"application/json"),
+            (b"content-length", length.as_bytes()),
+        ];
+        let head = RequestHead {
+            headers: Headers::new(&fields),
+            truncated: false,
+            upstream: None,
+            properties: &[],
+            end_of_stream: false,
+        };
+        hand_in(&mut exchange, Event::RequestHeaders(head));
+        hand_in(&mut exchange, Event::SharedLoaded(None));
+        hand_in(&mut exchange, Event::RequestBody(Body::Held(body.len())));
+        let asked = hand_in(&mut exchange, Event::RequestBody(Body::Whole(body.as_bytes().into())));
+        let callout = asked.unwrap();
+        let wanted = exchange.wants_request(callout);
+        if let (true, Some(again)) = (wanted, again) {
+            let again = Bytes::copy_from_slice(again.as_bytes());
+            hand_in(&mut exchange, Event::RequestBody(Body::Again(again)));
+        }
+        let changed = body.replace("\"m\"", "\"n\"");
+        let answer = format!(r#"{{"request":{changed}}}"#);
+        let outcome = Outcome::Answer { status: 200, body: answer.into() };
+        hand_in(&mut exchange, Event::CalloutDone(callout, outcome));
+        assert!(matches!(effects.last(), Some(Effect::Flow(Side::Request, Flow::Pass))));
+        let outcome = effects.iter().find_map(|effect| match effect {
+            Effect::Annotate("optimizer_outcome", outcome) => Some(outcome.to_string()),
+            _ => None,
+        });
+        let is_change = |effect: &Effect| matches!(effect, Effect::ReplaceBody(Side::Request, body) if *body == changed);
+        (wanted, outcome.unwrap(), effects.iter().any(is_change))
+    }
+
+    #[test]
+    fn a_large_body_is_not_kept_while_the_optimizer_is_asked() {
+        let config = r#"{"optimizer":{"upstream":"o"}}"#;
+        let records =
+            r#"{"optimizer":{"upstream":"o"},"hooks":{"record":true},"record":{"content":true}}"#;
+        let (small, large) = (chat(KEPT_BYTES - 50), chat(KEPT_BYTES));
+        let transformed = |wanted| (wanted, "transformed".to_owned(), true);
+        assert_eq!(played(config, &small, Some(&small)), transformed(false));
+        assert_eq!(played(config, &large, Some(&large)), transformed(true));
+        assert_eq!(played(records, &large, Some(&large)), transformed(false));
+        let unread = (true, "bypassed:request_unreadable".to_owned(), false);
+        assert_eq!(played(config, &large, None), unread);
+        assert_eq!(played(config, &large, Some(&small)), unread);
     }
 }

@@ -122,6 +122,7 @@ impl Stream {
         self.with((), |state| {
             let ended = state.callouts.ended(state.vm.host, token, body_size);
             if let Some((id, outcome)) = ended {
+                state.show_again(id);
                 state.run(None, Event::CalloutDone(id, outcome));
             }
         })
@@ -169,6 +170,15 @@ impl State {
         vm.recycle(effects);
         for reply in replies {
             self.take_in(vm, now, during, reply.borrowed());
+        }
+    }
+
+    /// Hands the request's body in again, if it is wanted with the outcome of this callout.
+    fn show_again(&mut self, id: CalloutId) {
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.wants_request(id))
+            && let Some(body) = hostcalls::buffer(BufferType::HttpRequestBody, self.request.held)
+        {
+            self.run(None, Event::RequestBody(Body::Again(body.into())));
         }
     }
 

@@ -72,12 +72,20 @@ pub struct Call {
     changes: Changes,
     /// Whether the message at hand is held.
     holds: bool,
+    /// Its body.
+    held: Bytes,
 }
 
 impl Call {
     /// An exchange that has not begun.
     pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, exchange: Exchange::new(), changes: Changes::default(), holds: false }
+        Self {
+            shared,
+            exchange: Exchange::new(),
+            changes: Changes::default(),
+            holds: false,
+            held: Bytes::new(),
+        }
     }
 
     /// The request's headers have come.
@@ -106,7 +114,9 @@ impl Call {
     /// A whole body has come.
     pub async fn body(&mut self, side: Side, body: Vec<u8>) {
         if self.holds {
-            self.run(Event::body(side, Body::Whole((&*body).into()))).await;
+            self.held = body.into();
+            let whole = (&*self.held).into();
+            self.run(Event::body(side, Body::Whole(whole))).await;
         }
     }
 
@@ -130,6 +140,9 @@ impl Call {
             let mut more = match effect {
                 Effect::Callout(callout) => {
                     let outcome = self.shared.optimizer.call(&callout).await;
+                    if self.exchange.wants_request(callout.id) {
+                        self.handle(Event::RequestBody(Body::Again(self.held.clone())));
+                    }
                     self.handle(Event::CalloutDone(callout.id, outcome))
                 }
                 Effect::LoadShared(key) => {

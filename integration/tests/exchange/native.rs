@@ -293,6 +293,11 @@ impl Native {
         match waiting {
             None => self.callout_done(callout, outcome),
             Some(id) if !self.calls[id].over => {
+                let Call { exchange, request, .. } = &self.calls[id];
+                if exchange.wants_request(callout) {
+                    let again = request.held.clone().into();
+                    self.feed(id, Event::RequestBody(Body::Again(again)));
+                }
                 self.feed(id, Event::CalloutDone(callout, outcome));
             }
             Some(_) => {}

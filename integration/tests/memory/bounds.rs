@@ -251,10 +251,11 @@ fn a_thousand_calls_that_wait_for_the_optimizer() {
     }
     check(&host);
     assert!(host.pending().len() > 500);
-    assert!(host.memory_size() <= 64 * MIB + CONSTANT, "{}", host.memory_size());
+    assert!(host.memory_size() <= CONSTANT, "bodies wait with the host: {}", host.memory_size());
     while !host.pending().is_empty() {
         answer_one(&mut host, advice(&body));
     }
+    // They are kept now, for the answers.
     assert!(host.memory_size() <= 64 * MIB + CONSTANT, "{}", host.memory_size());
 }
 
