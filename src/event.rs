@@ -82,7 +82,7 @@ pub enum Body<'a> {
     /// Held: all of the body once more, where
     /// [`Exchange::wants_request`](crate::exchange::Exchange::wants_request) says so.
     Again(Bytes),
-    /// Held: the body has ended, and the host cannot hand it over.
+    /// Held: the body has ended, and the host cannot hand it over. Copied: the next bytes, likewise.
     Unreadable,
     /// Copied: the next bytes, which are on their way already.
     Chunk(&'a [u8]),

@@ -17,6 +17,8 @@
 mod closing;
 mod request;
 mod response;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -24,7 +24,7 @@ use crate::usage::Usage;
 
 /// Larger bodies, in bytes, are not kept while the optimizer is asked if the host shows them again, as it has
 /// them anyway: a VM's memory only ever grows, and what waits in two places falls out of the CPU's caches.
-const KEPT_BYTES: usize = 16 * 1024;
+pub(super) const KEPT_BYTES: usize = 16 * 1024;
 
 /// What a good answer of the optimizer means for the request.
 enum Decision {
@@ -370,92 +370,5 @@ impl Active {
         self.verdict = Some(verdict);
         turn.count(Metric::Exchanges(verdict));
         turn.note("optimizer_outcome", verdict.annotation());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::adapter::Adapter;
-    use crate::config::Config;
-    use crate::event::Event;
-    use crate::exchange::Exchange;
-    use crate::headers::Headers;
-    use crate::host::Host;
-    use crate::plan::Plan;
-    #[cfg(all(target_arch = "wasm32", target_os = "unknown"))]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    fn chat(padding: usize) -> String {
-        format!(r#"{{"model":"m","messages":[],"user":"{}"}}"#, "u".repeat(padding))
-    }
-
-    /// A request of which `body` is shown, then, if it is wanted, `again`, and to which the optimizer
-    /// answers with another model: whether it was wanted, what became of it, and whether the
-    /// provider gets the other model.
-    fn played(config: &str, body: &str, again: Option<&str>) -> (bool, String, bool) {
-        let config = Config::parse(config.as_bytes()).unwrap();
-        let mut adapter = Adapter::new(Plan::compile(config, Host::Envoy, |_| None).unwrap(), 1);
-        let mut exchange = Exchange::new();
-        let mut effects = Vec::new();
-        let mut hand_in = |exchange: &mut Exchange, event| {
-            exchange.handle(&mut adapter, Duration::from_secs(1), event, &mut effects);
-            effects.iter().find_map(|effect| match effect {
-                Effect::Callout(callout) => Some(callout.id),
-                _ => None,
-            })
-        };
-        let length = body.len().to_string();
-        let fields: [(&[u8], &[u8]); 4] = [
-            (b":method", b"POST"),
-            (b":path", b"/v1/chat/completions"),
-            (b"content-type", b"application/json"),
-            (b"content-length", length.as_bytes()),
-        ];
-        let head = RequestHead {
-            headers: Headers::new(&fields),
-            truncated: false,
-            upstream: None,
-            properties: &[],
-            end_of_stream: false,
-        };
-        hand_in(&mut exchange, Event::RequestHeaders(head));
-        hand_in(&mut exchange, Event::SharedLoaded(None));
-        hand_in(&mut exchange, Event::RequestBody(Body::Held(body.len())));
-        let asked = hand_in(&mut exchange, Event::RequestBody(Body::Whole(body.as_bytes().into())));
-        let callout = asked.unwrap();
-        let wanted = exchange.wants_request(callout);
-        if let (true, Some(again)) = (wanted, again) {
-            let again = Bytes::copy_from_slice(again.as_bytes());
-            hand_in(&mut exchange, Event::RequestBody(Body::Again(again)));
-        }
-        let changed = body.replace("\"m\"", "\"n\"");
-        let answer = format!(r#"{{"request":{changed}}}"#);
-        let outcome = Outcome::Answer { status: 200, body: answer.into() };
-        hand_in(&mut exchange, Event::CalloutDone(callout, outcome));
-        assert!(matches!(effects.last(), Some(Effect::Flow(Side::Request, Flow::Pass))));
-        let outcome = effects.iter().find_map(|effect| match effect {
-            Effect::Annotate("optimizer_outcome", outcome) => Some(outcome.to_string()),
-            _ => None,
-        });
-        let is_change = |effect: &Effect| matches!(effect, Effect::ReplaceBody(Side::Request, body) if *body == changed);
-        (wanted, outcome.unwrap(), effects.iter().any(is_change))
-    }
-
-    #[test]
-    fn a_large_body_is_not_kept_while_the_optimizer_is_asked() {
-        let config = r#"{"optimizer":{"upstream":"o"}}"#;
-        let records =
-            r#"{"optimizer":{"upstream":"o"},"hooks":{"record":true},"record":{"content":true}}"#;
-        let (small, large) = (chat(KEPT_BYTES - 50), chat(KEPT_BYTES));
-        let transformed = |wanted| (wanted, "transformed".to_owned(), true);
-        assert_eq!(played(config, &small, Some(&small)), transformed(false));
-        assert_eq!(played(config, &large, Some(&large)), transformed(true));
-        assert_eq!(played(records, &large, Some(&large)), transformed(false));
-        let unread = (true, "bypassed:request_unreadable".to_owned(), false);
-        assert_eq!(played(config, &large, None), unread);
-        assert_eq!(played(config, &large, Some(&small)), unread);
     }
 }

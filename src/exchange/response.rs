@@ -177,6 +177,10 @@ impl Active {
                     self.pass_unread(turn, Bypass::OverTotalBytes);
                 }
             }
+            // Without these bytes the rest means something else.
+            (Response::Copying(_), Body::Unreadable) => {
+                self.pass_unread(turn, Bypass::ResponseUnreadable);
+            }
             (Response::Copying(_), Body::End) => {
                 if let Response::Copying(reader) =
                     std::mem::replace(&mut self.response, Response::Passing)

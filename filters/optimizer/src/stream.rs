@@ -11,9 +11,11 @@ use optimizer_core::event::{Body, Event, RequestHead, ResponseHead};
 use optimizer_core::exchange::Exchange;
 use optimizer_core::headers::Headers;
 use optimizer_core::host::Host;
-use optimizer_core::plan::{Concern, Plan};
+use optimizer_core::plan::Concern;
 use optimizer_core::roomy::Roomy;
 
+use crate::late::{AnswerHead, Late};
+use crate::shown::Shown;
 use crate::types::{Action, BufferType, MapType, StreamType};
 use crate::vm::{Callouts, Holding, Vm, log};
 use crate::{hostcalls, kong};
@@ -44,29 +46,6 @@ struct Message {
     flow: Flow,
     /// Bytes of the body that the host holds.
     held: usize,
-}
-
-/// What of an answer that passes has not been handed in yet: nobody waits for that.
-#[derive(Default)]
-struct Late {
-    head: Option<AnswerHead>,
-    bytes: Vec<u8>,
-    /// When the first of them came.
-    since: Duration,
-    ended: bool,
-}
-
-impl Late {
-    /// So many bytes are handed in at a time: the core's work for each event of a stream then
-    /// falls to one of many, and the first is through before any.
-    const ENOUGH: usize = 4 * 1024;
-}
-
-/// An answer's head, as it came.
-struct AnswerHead {
-    shown: Shown,
-    from_provider: bool,
-    end_of_stream: bool,
 }
 
 /// Which message's callback is running: its return value says how that message
@@ -275,12 +254,9 @@ impl State {
         }
         if self.message(side).flow == Flow::Copy {
             if size > 0 {
-                match hostcalls::buffer(body_buffer(side), size) {
-                    Some(chunk) => {
-                        self.run_at(now, during, Event::body(side, Body::Chunk(&chunk)));
-                    }
-                    None => return self.action(side),
-                }
+                let chunk = hostcalls::buffer(body_buffer(side), size);
+                let part = chunk.as_deref().map_or(Body::Unreadable, Body::Chunk);
+                self.run_at(now, during, Event::body(side, part));
             }
             if end {
                 self.run_at(now, during, Event::body(side, Body::End));
@@ -292,24 +268,22 @@ impl State {
     /// `size` bytes of an answer that passes are there; `end`: the last ones.
     fn gather(&mut self, size: usize, end: bool) {
         if size > 0 {
-            let Some(chunk) = hostcalls::buffer(BufferType::HttpResponseBody, size) else { return };
-            if self.late.bytes.is_empty() {
-                self.late.since = hostcalls::now();
-                self.late.bytes = chunk;
-            } else {
-                self.late.bytes.extend_from_slice(&chunk);
-            }
+            let Some(chunk) = hostcalls::buffer(BufferType::HttpResponseBody, size) else {
+                self.catch_up();
+                return self.run(None, Event::ResponseBody(Body::Unreadable));
+            };
+            self.late.push(chunk);
         }
         self.late.ended |= end;
-        if self.late.bytes.len() >= Late::ENOUGH {
+        if self.late.is_enough() {
             self.catch_up();
         }
     }
 
     /// Hands in what was put off.
     fn catch_up(&mut self) {
-        let Late { head, bytes, since, ended } = std::mem::take(&mut self.late);
-        let at = if bytes.is_empty() { hostcalls::now() } else { since };
+        let at = self.late.time();
+        let Late { head, bytes, ended, .. } = std::mem::take(&mut self.late);
         if let Some(head) = head {
             self.answer_head(at, &head);
         }
@@ -432,7 +406,7 @@ impl State {
     }
 
     fn close(&mut self) {
-        if self.late.head.is_some() || self.late.ended || !self.late.bytes.is_empty() {
+        if !self.late.is_empty() {
             self.catch_up();
         }
         self.run(None, Event::Closed);
@@ -470,44 +444,6 @@ impl Request {
     /// The VM that it came to.
     pub fn vm(&self) -> Rc<Vm> {
         self.vm.clone()
-    }
-}
-
-/// Most messages have no more.
-const USUAL_HEADERS: usize = 32;
-
-/// The headers of a message, as far as the host shows them.
-enum Shown {
-    All(Vec<u8>),
-    Few(Vec<(&'static [u8], Vec<u8>)>),
-}
-
-impl Shown {
-    /// Asks for them; there are `count`.
-    fn ask(host: Host, map: MapType, count: usize) -> Self {
-        if count > host.capabilities().headers_at_once {
-            Self::Few(kong::few_headers(map))
-        } else {
-            Self::All(hostcalls::header_map(map))
-        }
-    }
-
-    fn fields(&self) -> Vec<(&[u8], &[u8])> {
-        match self {
-            Self::All(map) => {
-                let mut fields = Vec::with_capacity(USUAL_HEADERS);
-                fields.extend(hostcalls::pairs(map));
-                fields
-            }
-            Self::Few(few) => few.iter().map(|(name, value)| (*name, &**value)).collect(),
-        }
-    }
-
-    fn concern(&self, plan: &Plan) -> Concern {
-        match self {
-            Self::All(map) => plan.concern(hostcalls::pairs(map)),
-            Self::Few(_) => plan.concern(self.fields()),
-        }
     }
 }
 

@@ -81,9 +81,13 @@ def resident(found: dict[str, int], titles: dict[str, str]) -> str:
 
 def targets(found: list[dict[str, Any]]) -> str:
     words = {True: "reached", False: "missed", None: "not measured"}
-    return table(["target", "wanted", "measured", ""], [
-        [t["what"], t["target"], ratio(t["value"]), words[t["reached"]]] for t in found
-    ])
+    head = ["target", "wanted", "measured", ""]
+    rows = [[t["what"], t["target"], ratio(t["value"]), words[t["reached"]]] for t in found]
+    alone = [ratio(t["with_1_connection"]) for t in found]
+    if any(alone):
+        head.append("with 1 connection")
+        rows = [[*row, value] for row, value in zip(rows, alone, strict=True)]
+    return table(head, rows)
 
 
 def machine(found: dict[str, Any]) -> str:
@@ -113,6 +117,8 @@ as Envoy waits for the server on the other CPU there.
 {len(found["taken_again"])} turns were taken again, as calls in them had gone on without the optimizer.
 
 ## Targets
+
+Throughput is judged with 16 connections.
 
 {targets(found["targets"])}
 ## Calls
