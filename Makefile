@@ -136,8 +136,8 @@ test-kong: build $(VENV)/.complete ## The module in a Kong (KONG=/path/to/kong),
 	$(VENV)/bin/python -m pytest -q integration/kong $(PYTEST_ARGS)
 
 .PHONY: breaker-cost
-breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute
-	@for workers in 1 2; do $(VENV)/bin/python integration/e2e/breaker_cost.py $$workers; done
+breaker-cost: build $(VENV)/.complete ## What an optimizer that never answers costs a call, measured over a minute; writes integration/benches/results/breaker.md
+	$(VENV)/bin/python integration/e2e/breaker_cost.py $(BENCHES)/results/breaker.md
 
 .PHONY: fault-matrix
 fault-matrix: build $(VENV)/.complete ## Every fault at every hook on the real Envoy; writes integration/e2e/FAULTS.md
