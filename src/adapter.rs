@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::breaker::{Breaker, Transition};
 use crate::bypass::Bypass;
+use crate::caller::Stored;
 use crate::callout::{Callout, CalloutId, CalloutResult, Kind, Outcome, Trace};
 use crate::effect::Effect;
 use crate::json::Unjoined;
@@ -56,6 +57,7 @@ pub struct Adapter {
     letting_go: bool,
     /// Stands in for shared data on hosts that have none.
     local: Sorted<String, Vec<u8>>,
+    pub(crate) stored: Stored,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Adapter {
             seed,
             awake: false,
             local: Sorted::default(),
+            stored: Stored::default(),
         }
     }
 

@@ -160,6 +160,38 @@ impl ProofKey {
     }
 }
 
+/// Proofs that this VM stored lately: a provider's yes is not stored anew with each answer.
+#[derive(Debug)]
+pub(crate) struct Stored(Vec<Option<(ProofKey, Duration)>>);
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self(vec![None; 64])
+    }
+}
+
+impl Stored {
+    fn place(proof: &ProofKey) -> usize {
+        let [.., last_of_digest, _] = proof.0;
+        usize::from(last_of_digest & 63)
+    }
+
+    /// Whether `proof` was stored for less than a sixteenth of the time that it `lasts`.
+    pub(crate) fn has(&self, proof: &ProofKey, now: Duration, lasts: Duration) -> bool {
+        let stored = self.0.get(Self::place(proof)).and_then(Option::as_ref);
+        stored.is_some_and(|(other, at)| {
+            other == proof && now.checked_sub(*at).is_some_and(|age| age.saturating_mul(16) < lasts)
+        })
+    }
+
+    /// Remembers that `proof` was stored `at` this time, or, without one, that it is void.
+    pub(crate) fn set(&mut self, proof: ProofKey, at: Option<Duration>) {
+        if let Some(stored) = self.0.get_mut(Self::place(&proof)) {
+            *stored = at.map(|at| (proof, at));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -263,10 +263,10 @@ impl Exchange {
         self.0.as_ref().is_some_and(|active| active.answer_passes(&adapter.plan))
     }
 
-    /// Whether anything depends on [`ResponseHead::upstream`](crate::event::ResponseHead::upstream):
-    /// else it need not be told.
-    pub fn asks_for_upstream(&self) -> bool {
-        self.0.as_ref().is_some_and(|active| active.provable().is_some())
+    /// Whether anything depends on [`ResponseHead::upstream`](crate::event::ResponseHead::upstream) of an
+    /// answer with this `status`, handed in at `now`: else it need not be told.
+    pub fn asks_for_upstream(&self, adapter: &Adapter, now: Duration, status: u16) -> bool {
+        self.0.as_ref().is_some_and(|active| active.at_stake(adapter, now, status).is_some())
     }
 
     /// Whether the request's body is to be shown again ([`Body::Again`]) before the outcome of this callout

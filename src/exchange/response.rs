@@ -1,8 +1,11 @@
 //! The response's half of an exchange.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{Active, Head, Request, Response, Turn, bytes, let_go};
+use crate::adapter::Adapter;
 use crate::admission::{self, DIGESTS, Form};
 use crate::bypass::Bypass;
 use crate::caller::ProofKey;
@@ -73,9 +76,19 @@ impl Active {
         }
     }
 
-    /// What a 2xx of the provider proves, if anything.
-    pub(super) fn provable(&self) -> Option<ProofKey> {
-        self.call.caller.proof.filter(|_| self.call.provable)
+    /// What the provider proves with this `status`, or makes void, if anything.
+    pub(super) fn at_stake(
+        &self,
+        adapter: &Adapter,
+        now: Duration,
+        status: u16,
+    ) -> Option<ProofKey> {
+        let proof = self.call.caller.proof.filter(|_| self.call.provable)?;
+        let told = match status {
+            200..=299 => !adapter.stored.has(&proof, now, adapter.plan.proof),
+            status => matches!(status, 401 | 403),
+        };
+        told.then_some(proof)
     }
 
     /// What an answer's head teaches about the caller and the transform.
@@ -87,13 +100,15 @@ impl Active {
         if self.verdict == Some(Verdict::Transformed) && (400..500).contains(&status) {
             turn.count(Metric::ProviderRejections);
         }
-        if let Some(proof) = self.provable()
+        if let Some(proof) = self.at_stake(turn.adapter, turn.now, status)
             && head.upstream == self.call.upstream.as_deref()
         {
-            match status {
-                200..=299 => Self::store_shared(turn, proof.slot(), proof.proven_at(turn.now)),
-                401 | 403 => self.load_shared(turn, proof.slot()),
-                _ => {}
+            let accepted = (200..300).contains(&status);
+            turn.adapter.stored.set(proof, accepted.then_some(turn.now));
+            if accepted {
+                Self::store_shared(turn, proof.slot(), proof.proven_at(turn.now));
+            } else {
+                self.load_shared(turn, proof.slot());
             }
         }
     }

@@ -388,16 +388,18 @@ impl State {
     }
 
     fn answer_head(&mut self, now: Duration, head: &AnswerHead) {
+        let fields = head.shown.fields();
+        let headers = Headers::new(&fields);
+        let asks = |exchange: &Exchange| {
+            exchange.asks_for_upstream(&self.vm.adapter.borrow(), now, headers.status())
+        };
         let upstream = match self.vm.host {
             Host::Kong => self.upstream.clone(),
-            _ if self.exchange.as_ref().is_some_and(Exchange::asks_for_upstream) => {
-                hostcalls::property_at(UPSTREAM).ok()
-            }
+            _ if self.exchange.as_ref().is_some_and(asks) => hostcalls::property_at(UPSTREAM).ok(),
             _ => None,
         };
-        let fields = head.shown.fields();
         let head = ResponseHead {
-            headers: Headers::new(&fields),
+            headers,
             upstream: upstream.as_deref(),
             from_provider: head.from_provider,
             end_of_stream: head.end_of_stream,
