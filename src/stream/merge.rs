@@ -59,7 +59,7 @@ impl Grown {
     fn new(value: &str, rule: Rule, depth: u8, used: &mut usize) -> Result<Self, StreamError> {
         Ok(match json::kind(value) {
             Kind::String if rule == Rule::Piece => Self::Text(rope(inside(value))),
-            Kind::Array if rule == Rule::Piece && depth < MAX_DEPTH && is_indexed(value)? => {
+            Kind::Array if grows_by_index(value, rule, depth)? => {
                 let mut grown = Self::Indexed(Sorted::default());
                 grown.merge(value, rule, depth, used)?;
                 grown
@@ -94,6 +94,8 @@ impl Grown {
             (Self::List(list), Kind::Array) => {
                 if list.is_empty() {
                     *self = Self::new(value, rule, depth, used)?;
+                } else if grows_by_index(value, rule, depth)? {
+                    return Err(StreamError::Unexpected);
                 } else {
                     push_items(list, value);
                 }
@@ -272,8 +274,10 @@ fn index(item: &str) -> Option<u64> {
     Object::parse(item.as_bytes()).ok()?.get("index")?.parse().ok()
 }
 
-fn is_indexed(array: &str) -> Result<bool, StreamError> {
-    Ok(items(array)?.any(|item| index(item).is_some()))
+/// Whether an array's items grow each by itself, by their `index`.
+fn grows_by_index(array: &str, rule: Rule, depth: u8) -> Result<bool, StreamError> {
+    let may = rule == Rule::Piece && depth < MAX_DEPTH;
+    Ok(may && items(array)?.any(|item| index(item).is_some()))
 }
 
 fn sum(a: &str, b: &str) -> String {
@@ -346,10 +350,10 @@ mod tests {
             merged(Rule::Piece, &fragments).unwrap(),
             r#"[{"f":{"a":"12"},"index":0},{"f":{"a":"xyz"},"index":1,"n":null}]"#
         );
-        assert_eq!(
-            merged(Rule::Piece, &[r#"[{"index":0}]"#, r#"[{"a":1}]"#]),
-            Err(StreamError::Unexpected)
-        );
+        let (with, without) = (r#"[{"index":0}]"#, r#"[{"a":1}]"#);
+        for mixed in [[with, without], [without, with]] {
+            assert_eq!(merged(Rule::Piece, &mixed), Err(StreamError::Unexpected));
+        }
     }
 
     #[test]
