@@ -199,7 +199,9 @@ def test_clients_that_leave_before_a_hit_harm_nobody(gateway, optimizer, http, k
     for _ in range(10):
         leave(client.begin(gateway.port, CHAT.call(key=key), http), how)
     time.sleep(0.5)
-    assert gateway.send(CHAT.call(key=key), http).json["choices"] == []
+    optimizer.on(OPTIMIZE, hits({"choices": []}))
+    reply = gateway.send(CHAT.call(key=key), http)
+    assert reply.json["choices"] == [], gateway.told(reply)
 
 
 @leaving
