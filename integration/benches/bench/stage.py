@@ -57,11 +57,12 @@ class Stage:
 
     def host(self, name: str) -> Envoy | Wasi:
         if name not in self.hosts:
-            self.hosts[name] = self.start(name)
+            # In a directory of its own: in that of one before it its address might be read from there.
+            self.hosts[name] = self.start(name, f"{name}-{len(self.again)}")
             self._introduce(self.hosts[name])
         return self.hosts[name]
 
-    def start(self, name: str, directory: str | None = None) -> Envoy | Wasi:
+    def start(self, name: str, directory: str) -> Envoy | Wasi:
         kind, _, hooks = name.rpartition("_")
         if kind == "ext_proc" and hooks not in self.ext_procs:
             self.ext_procs[hooks] = Program(
@@ -73,7 +74,7 @@ class Stage:
             {hooks: program.said["port"] for hooks, program in self.ext_procs.items()},
         )
         setup = Setup(None, log_level="warn", environment={"OPTIMIZER_LOG": ""})
-        files = self.directory / (directory or name)
+        files = self.directory / directory
         with machine.on(machine.HOSTS):
             if kind == "wasi":
                 programs = (self.built.wasi_host, self.built.component)
@@ -93,17 +94,17 @@ class Stage:
 
     def run(self, variant: Variant, size: int, connections: int, turn: Turn) -> dict[str, float]:
         """One turn of one row, in which every call did what the row says."""
-        try:
-            return self._turn(variant, size, connections, turn)
-        except RuntimeError:
-            if len(self.again) == MOST_AGAIN:
-                raise
-        # Where a machine stood still for longer than callouts may take, calls go on without
-        # the optimizer, and later ones too while the breaker is open: a new host knows of nothing.
-        self.again.append(f"{variant.name}, {size} bytes, {connections} connections")
-        print(f"taken again: {self.again[-1]}", flush=True)
-        self.hosts.pop(variant.host).stop()
-        return self._turn(variant, size, connections, turn)
+        while True:
+            try:
+                return self._turn(variant, size, connections, turn)
+            except RuntimeError:
+                if len(self.again) == MOST_AGAIN:
+                    raise
+            # Where a machine stood still for longer than callouts may take, calls go on without
+            # the optimizer, and later ones too while the breaker is open: a new host knows of nothing.
+            self.again.append(f"{variant.name}, {size} bytes, {connections} connections")
+            print(f"taken again: {self.again[-1]}", flush=True)
+            self.hosts.pop(variant.host).stop()
 
     def _turn(self, variant: Variant, size: int, connections: int, turn: Turn) -> dict[str, float]:
         host = self.host(variant.host)
@@ -161,10 +162,8 @@ class Stage:
     def seconds_to_ready(self, name: str) -> float:
         """From the start of a new Envoy to its first yes at /ready."""
         self.starts += 1
-        # Beside one that runs: in its directory this one would take the other's address for its own.
-        directory = f"start-{self.starts}"
         began = time.monotonic()
-        envoy = self.start(name, directory)
+        envoy = self.start(name, f"start-{self.starts}")
         took = time.monotonic() - began
         envoy.stop()
         return took
