@@ -173,7 +173,7 @@ def test_a_proof_ends_and_a_hit_does_not_renew_it(proxies, optimizer, provider, 
     proven = time.monotonic()
     optimizer.on(OPTIMIZE, hits(CACHED))
     while served(proxy, provider, CHAT.call(key=key)):
-        assert time.monotonic() - proven < seconds + 2
+        assert time.monotonic() - proven < seconds + 10
         time.sleep(0.3)
     assert time.monotonic() - before > seconds
 

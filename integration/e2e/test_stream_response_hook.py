@@ -192,18 +192,17 @@ def test_a_bypassed_stream_is_written_back_as_it_came(holding, optimizer, provid
 def test_without_room_streams_are_not_held(proxies, optimizer, provider, http):
     proxy = proxies.get(Setup(module(hooks={"stream_response": True})))
     optimizer.on(OPTIMIZE_RESPONSE, OTHER_MODEL)
-    provider.answers(sse(*told(CHAT), gap=0.01))
-    reply = proxy.send(CHAT.call(stream=True), http)
+    call = CHAT.call(stream=True)
+    provider.answers(sse(*told(CHAT), gap=call.arrived))
+    reply = proxy.send(call, http)
     untouched(proxy, reply, b"".join(told(CHAT)), "response_length_unknown")
-    assert len(reply.arrivals) > 3
 
 
 def test_with_the_request_hook_bypassed_streams_are_not_held(holding, provider, http):
-    provider.answers(sse(*told(CHAT), gap=0.01))
-    off = [("x-anyray-optimize", "off")]
-    reply = holding.send(CHAT.call(stream=True, headers=off), http)
+    call = CHAT.call(stream=True, headers=[("x-anyray-optimize", "off")])
+    provider.answers(sse(*told(CHAT), gap=call.arrived))
+    reply = holding.send(call, http)
     untouched(holding, reply, b"".join(told(CHAT)), "request_bypassed")
-    assert len(reply.arrivals) > 3
 
 
 def test_a_client_that_leaves_is_counted(holding, optimizer, provider, http):

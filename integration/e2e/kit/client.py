@@ -1,4 +1,4 @@
-"""Clients that put exact bytes on the wire and keep what came back, with its timing."""
+"""Clients that put exact bytes on the wire and keep what came back."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ class Request:
     trailers: Pairs = field(default_factory=list)
     # A chunked body that never comes to its end.
     unfinished: bool = False
+    # Released with each piece of the reply's body that arrives.
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     @property
     def pieces(self) -> Pieces:
@@ -55,8 +57,9 @@ class Reply:
     framing: str = "none"
     complete: bool = False
     error: str = ""
-    # Seconds since the request was begun, and the bytes of the body that came then.
-    arrivals: list[tuple[float, bytes]] = field(default_factory=list)
+    # Released with each piece of the body that arrives: the request's.
+    arrived: threading.Semaphore = field(default_factory=threading.Semaphore)
+    # Seconds from the request's begin to the reply's end.
     elapsed: float = 0.0
 
     @property
@@ -72,7 +75,7 @@ class Reply:
 def send(port: int, request: Request, http: str, timeout: float = 15.0) -> Reply:
     """Sends one request over a connection of its own and reads the whole reply."""
     started = time.monotonic()
-    reply = Reply()
+    reply = Reply(arrived=request.arrived)
     with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -80,7 +83,6 @@ def send(port: int, request: Request, http: str, timeout: float = 15.0) -> Reply
         except (http1.Broken, OSError, h2.exceptions.ProtocolError) as error:
             reply.error = f"{type(error).__name__}: {error}"
     reply.elapsed = time.monotonic() - started
-    reply.arrivals = [(at - started, data) for at, data in reply.arrivals]
     return reply
 
 
@@ -152,7 +154,7 @@ def _http1(sock: socket.socket, request: Request, reply: Reply) -> None:
 def _read_http1(
     reader: http1.Reader, request: Request, reply: Reply, is_last: bool = True
 ) -> None:
-    reader.arrivals = reply.arrivals
+    reader.arrived = reply.arrived
     while True:
         status = int(reader.line().split(b" ")[1])
         fields = reader.fields()
@@ -248,7 +250,7 @@ def _take(event, body: bytearray, reply: Reply) -> None:
         reply.framing = "data"
         body += event.data
         if event.data:
-            reply.arrivals.append((time.monotonic(), event.data))
+            reply.arrived.release()
     elif isinstance(event, h2.events.TrailersReceived):
         reply.trailers = http2.texts(event.headers)
     elif isinstance(event, h2.events.StreamReset) and not reply.complete:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 import struct
+import threading
 import time
 
-from .message import Answer, Headers, Pieces, Raw, Seen
+from .message import Answer, Headers, Pieces, Raw, Seen, wait
 
 
 class Broken(Exception):
@@ -19,8 +20,8 @@ class Reader:
     def __init__(self, sock: socket.socket):
         self.sock = sock
         self.buffer = b""
-        # When how many bytes of a body came: the evidence for streaming.
-        self.arrivals: list[tuple[float, bytes]] = []
+        # Released with each piece of a body that comes.
+        self.arrived = threading.Semaphore()
 
     def fill(self) -> bool:
         data = self.sock.recv(1 << 18)
@@ -42,12 +43,12 @@ class Reader:
             piece, self.buffer = self.buffer[:count], self.buffer[count:]
             into += piece
             count -= len(piece)
-            self.arrivals.append((time.monotonic(), piece))
+            self.arrived.release()
 
     def until_close(self, into: bytearray) -> None:
         while self.buffer or self.fill():
             into += self.buffer
-            self.arrivals.append((time.monotonic(), self.buffer))
+            self.arrived.release()
             self.buffer = b""
 
     def fields(self) -> Headers:
@@ -90,8 +91,8 @@ def read_request(reader: Reader, seen: Seen) -> None:
 
 def write_pieces(sock: socket.socket, pieces: Pieces, chunked: bool = False) -> None:
     for piece in pieces:
-        if isinstance(piece, float):
-            time.sleep(piece)
+        if not isinstance(piece, bytes):
+            wait(piece)
         elif not chunked:
             sock.sendall(piece)
         elif piece:

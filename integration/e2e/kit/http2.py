@@ -14,7 +14,7 @@ import h2.events
 import h2.exceptions
 
 from .http1 import finish
-from .message import Answer, Headers, Raw, Seen
+from .message import Answer, Headers, Raw, Seen, wait
 
 PREFACE = b"PRI * HTTP/2.0"
 
@@ -74,10 +74,10 @@ class Link:
 
     def send_pieces(self, stream: int, pieces) -> None:
         for piece in pieces:
-            if isinstance(piece, float):
-                time.sleep(piece)
-            else:
+            if isinstance(piece, bytes):
                 self.send_data(stream, piece)
+            else:
+                wait(piece)
 
     def send_headers(self, stream: int, fields, end: bool = False) -> None:
         with self.changed:

@@ -13,6 +13,10 @@ OPTIMIZE_RESPONSE = "/v1/optimize-response"
 CACHE = "/v1/cache"
 RECORD = "/v1/record"
 
+# So long the module waits for an answer to what it queues, write-backs and records: a reply that
+# took less has not waited for one.
+QUEUED_SECONDS = 5.0
+
 DECISION = {"kind": "prompt_compression", "summary": "2 of 5 words", "applied": True}
 
 

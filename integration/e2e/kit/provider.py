@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
 from . import dialects
-from .message import Answer, Seen, as_json
+from .message import Answer, Pieces, Seen, as_json
 from .service import Service
 
 LIMITS = ("x-ratelimit-remaining-tokens", "4711")
@@ -23,9 +25,10 @@ class Provider(Service):
         super().__init__(plainly)
 
 
-def sse(*events: bytes | float, gap: float = 0.0, **more) -> Answer:
-    """A stream of server-sent events, one write each, with pauses among them where a test wants."""
-    pieces: list[bytes | float] = []
+def sse(*events: bytes | float, gap: float | threading.Semaphore = 0.0, **more) -> Answer:
+    """A stream of server-sent events, one write each, with pauses among them where a test wants,
+    or each once the one before has arrived (see `Pieces`)."""
+    pieces: Pieces = []
     for event in events:
         pieces += [event, gap] if gap else [event]
     head = [("content-type", "text/event-stream"), ("cache-control", "no-cache")]
