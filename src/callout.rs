@@ -151,6 +151,11 @@ impl Outcome {
         }
     }
 
+    /// Whether this is a 2xx answer.
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Outcome::Answer { status: 200..=299, .. })
+    }
+
     /// The body of a 2xx answer.
     ///
     /// # Errors

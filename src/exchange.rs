@@ -269,11 +269,12 @@ impl Exchange {
         self.0.as_ref().is_some_and(|active| active.at_stake(adapter, now, status).is_some())
     }
 
-    /// Whether the request's body is to be shown again ([`Body::Again`]) before the outcome of this callout
-    /// is told.
-    pub fn wants_request(&self, id: CalloutId) -> bool {
+    /// Whether the request's body is to be shown again ([`Body::Again`]) before this outcome of a callout is
+    /// told.
+    pub fn wants_request(&self, id: CalloutId, outcome: &Outcome) -> bool {
         self.0.as_ref().is_some_and(|active| {
             matches!(&active.request, Request::Asking { asked, body: None, .. } if asked.id == id)
+                && outcome.is_success()
         })
     }
 

@@ -378,6 +378,7 @@ fn current(state: &mut State) -> std::result::Result<&mut Stream, Status> {
 
 fn buffer_bytes(state: &mut State, buffer: u32) -> std::result::Result<&[u8], Status> {
     match buffer {
+        0 | 1 if !state.settings.shows_bodies => Err(Status::NotFound),
         0 | 1 => {
             let direction = [Direction::Request, Direction::Response][buffer as usize];
             let flow = current(state).map_err(|_| Status::BadArgument)?.flow_mut(direction);

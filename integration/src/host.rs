@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) clusters: BTreeMap<String, bool>,
     pub(crate) properties: BTreeMap<String, Vec<u8>>,
     pub(crate) buffer_limit: usize,
+    /// Whether the module is shown messages' bodies when it asks for them.
+    pub(crate) shows_bodies: bool,
     pub(crate) allow_on_headers_stop_iteration: bool,
     pub(crate) log_level: u32,
     /// The wall clock at the start.
@@ -234,6 +236,7 @@ impl Host {
                 clusters: BTreeMap::new(),
                 properties: BTreeMap::new(),
                 buffer_limit: 1 << 20,
+                shows_bodies: true,
                 allow_on_headers_stop_iteration: true,
                 log_level: 2,
                 epoch: Duration::from_secs(1_800_000_000),
@@ -358,6 +361,12 @@ impl Host {
     pub fn set_property(&mut self, path: &str, value: impl Into<Vec<u8>>) {
         let properties = &mut self.store.data_mut().settings.properties;
         properties.insert(path.to_owned(), value.into());
+    }
+
+    /// Whether the module is shown messages' bodies from now on when it asks for them. Hosts that
+    /// hold none may refuse.
+    pub fn show_bodies(&mut self, shows: bool) {
+        self.store.data_mut().settings.shows_bodies = shows;
     }
 
     /// The upstream breaks off: before its headers Envoy answers 503, after them the client's connection is cut.

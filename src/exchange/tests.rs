@@ -79,8 +79,7 @@ impl Played {
     }
 
     fn answer(&mut self, callout: CalloutId, body: String) {
-        let outcome = Outcome::Answer { status: 200, body: body.into() };
-        self.hand_in(Event::CalloutDone(callout, outcome));
+        self.hand_in(Event::CalloutDone(callout, answered(body)));
     }
 
     fn outcome(&self) -> Option<&str> {
@@ -95,6 +94,10 @@ impl Played {
     }
 }
 
+fn answered(body: String) -> Outcome {
+    Outcome::Answer { status: 200, body: body.into() }
+}
+
 fn chat(padding: usize) -> String {
     format!(r#"{{"model":"m","messages":[],"user":"{}"}}"#, "u".repeat(padding))
 }
@@ -104,13 +107,15 @@ fn chat(padding: usize) -> String {
 fn changed(config: &str, body: &str, again: Option<&str>) -> (bool, String, bool) {
     let mut played = Played::new(config);
     let callout = played.ask(body);
-    let wanted = played.exchange.wants_request(callout);
+    let other = body.replace("\"m\"", "\"n\"");
+    let outcome = answered(format!(r#"{{"request":{other}}}"#));
+    let wanted = played.exchange.wants_request(callout, &outcome);
+    assert!(!played.exchange.wants_request(callout, &Outcome::Timeout), "nothing can become of it");
     if let (true, Some(again)) = (wanted, again) {
         let again = Bytes::copy_from_slice(again.as_bytes());
         played.hand_in(Event::RequestBody(Body::Again(again)));
     }
-    let other = body.replace("\"m\"", "\"n\"");
-    played.answer(callout, format!(r#"{{"request":{other}}}"#));
+    played.hand_in(Event::CalloutDone(callout, outcome));
     assert!(matches!(played.effects.last(), Some(Effect::Flow(Side::Request, Flow::Pass))));
     let mut sent = played.effects.iter().filter_map(|effect| match effect {
         Effect::ReplaceBody(Side::Request, body) => Some(body),

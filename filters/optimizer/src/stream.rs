@@ -101,7 +101,7 @@ impl Stream {
         self.with((), |state| {
             let ended = state.callouts.ended(state.vm.host, token, body_size);
             if let Some((id, outcome)) = ended {
-                state.show_again(id);
+                state.show_again(id, &outcome);
                 state.run(None, Event::CalloutDone(id, outcome));
             }
         })
@@ -152,9 +152,9 @@ impl State {
         }
     }
 
-    /// Hands the request's body in again, if it is wanted with the outcome of this callout.
-    fn show_again(&mut self, id: CalloutId) {
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.wants_request(id))
+    /// Hands the request's body in again, if it is wanted with this outcome of a callout.
+    fn show_again(&mut self, id: CalloutId, outcome: &Outcome) {
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.wants_request(id, outcome))
             && let Some(body) = hostcalls::buffer(BufferType::HttpRequestBody, self.request.held)
         {
             self.run(None, Event::RequestBody(Body::Again(body.into())));

@@ -140,7 +140,7 @@ impl Call {
             let mut more = match effect {
                 Effect::Callout(callout) => {
                     let outcome = self.shared.optimizer.call(&callout).await;
-                    if self.exchange.wants_request(callout.id) {
+                    if self.exchange.wants_request(callout.id, &outcome) {
                         self.handle(Event::RequestBody(Body::Again(self.held.clone())));
                     }
                     self.handle(Event::CalloutDone(callout.id, outcome))

@@ -294,7 +294,7 @@ impl Native {
             None => self.callout_done(callout, outcome),
             Some(id) if !self.calls[id].over => {
                 let Call { exchange, request, .. } = &self.calls[id];
-                if exchange.wants_request(callout) {
+                if exchange.wants_request(callout, &outcome) {
                     let again = request.held.clone().into();
                     self.feed(id, Event::RequestBody(Body::Again(again)));
                 }

@@ -7,7 +7,7 @@ use integration::{Answer, Callout, Headers, HostBuilder, Message, StreamId};
 use optimizer_core::host::Host;
 
 use crate::proxy::{Id, OPTIMIZER, Proxy, Setup};
-use crate::script::{Script, recorded, write_backs};
+use crate::script::{Before, Script, recorded, write_backs};
 
 struct Wasm {
     host: integration::Host,
@@ -248,6 +248,66 @@ fn the_upstream_is_asked_for_again_where_a_proof_depends_on_it() {
 
 fn properties_read(proxy: &Wasm) -> u64 {
     proxy.host.usage().host_calls.get("proxy_get_property").copied().unwrap_or(0)
+}
+
+#[test]
+fn a_body_that_the_host_does_not_show_goes_on_untouched() {
+    let large = format!(r#"{{"model":"m","messages":[],"user":"{}"}}"#, "u".repeat(20_000));
+    let shorter = r#"{"model":"m","messages":[]}"#;
+    for call in [Script::chat(), Script::chat_with(large).transform(shorter)] {
+        let is_shown_once = !call.answers.is_empty();
+        let mut proxy = wasm_on_envoy(&Setup::default());
+        let before = Before::of(&proxy);
+        proxy.host.show_bodies(is_shown_once);
+        let id = call.send(&mut proxy);
+        assert_eq!(proxy.pending().len(), usize::from(is_shown_once));
+        proxy.host.show_bodies(false);
+        call.answer_callouts(&mut proxy);
+        proxy.host.show_bodies(true);
+        call.provide(&mut proxy, id);
+        let seen = before.seen(&proxy, id);
+        assert_eq!(seen.outcome, "bypassed:request_unreadable");
+        seen.assert_untouched(&call);
+    }
+}
+
+#[test]
+fn a_large_body_is_not_read_again_where_nothing_can_become_of_it() {
+    let large = format!(r#"{{"model":"m","messages":[],"user":"{}"}}"#, "u".repeat(20_000));
+    let call = Script::chat_with(large);
+    let read = |answer: Answer| {
+        let mut proxy = wasm_on_envoy(&Setup::default());
+        call.send(&mut proxy);
+        let before = proxy.host.usage().bytes_in;
+        let call = call.clone().on("/v1/optimize", answer);
+        call.answer_callouts(&mut proxy);
+        proxy.host.usage().bytes_in - before > 20_000
+    };
+    assert!(read(Answer::json(200, r#"{"request":{}}"#)));
+    assert!(!read(Answer::Refused));
+    assert!(!read(Answer::json(500, r#"{"request":{}}"#)));
+}
+
+#[test]
+fn an_answer_that_the_host_does_not_show_goes_on_untouched() {
+    let reviewed = Script::chat().unchanged().eligible().review(r#"{"id":"2"}"#);
+    for (call, hidden) in [(reviewed, 0), (Script::recorded("chat_text").eligible(), 1)] {
+        let call = call.in_pieces_of(100);
+        let mut proxy = wasm_on_envoy(&Setup::default());
+        let before = Before::of(&proxy);
+        let id = call.send(&mut proxy);
+        call.answer_callouts(&mut proxy);
+        proxy.response(id, &call.provider.headers, false);
+        let last = call.provider.pieces.len() - 1;
+        for (index, piece) in call.provider.pieces.iter().enumerate() {
+            proxy.host.show_bodies(index != hidden && hidden != 0);
+            proxy.response_body(id, piece, index == last);
+        }
+        let seen = before.seen(&proxy, id);
+        seen.assert_untouched_answer(&call);
+        let unwritten = "optimizer_write_backs.outcome.bypassed.reason.response_unreadable";
+        assert_eq!(seen.counted.get(unwritten), Some(&1), "{:?}", seen.counted);
+    }
 }
 
 #[test]
