@@ -148,19 +148,20 @@ def test_a_body_in_pieces_is_one_body(plain, optimizer, provider, http, gap):
     assert provider_got(provider, reply).json == MESSAGES.shorten(json.loads(whole.body))
 
 
+@pytest.mark.parametrize("user", ["u", "u" * 100_000], ids=["small", "shown again with the optimizer's answer"])
 @pytest.mark.parametrize("trailers", [[], [("x-tail", "kept")]], ids=["alone", "with trailers"])
 @pytest.mark.parametrize("route", ["", "/h2"], ids=["to HTTP/1.1", "to HTTP/2"])
 def test_a_chunked_body_is_transformed_where_the_host_has_room(
-    roomy, optimizer, provider, http, route, trailers
+    roomy, optimizer, provider, http, route, trailers, user
 ):
     optimizer.on("/v1/optimize", transforms(CHAT.shorten))
-    whole = CHAT.call(prefix=route)
+    whole = CHAT.call(prefix=route, user=user)
     reply = roomy.send(Request(
         path=whole.path, headers=whole.headers, body=[whole.body[:20], 0.05, whole.body[20:]],
         framing="chunked", trailers=trailers,
     ), http)
     seen = provider_got(provider, reply)
-    assert seen.json == CHAT.shorten(CHAT.request)
+    assert seen.json == CHAT.shorten(json.loads(whole.body))
     assert list(seen.trailers) == trailers
     assert roomy.outcome(reply) == "transformed"
 
