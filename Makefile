@@ -186,9 +186,9 @@ bench-core: build ## The core beside a scan and a copy of the same bytes, and wh
 bench-programs: build
 	$(CARGO) build $(LOCKED) --release -p benches -p wasi-host
 	$(CARGO) build --release $(EXT_PROC)
-	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
+	$(CARGO) build $(LOCKED) -p noop-filter -p callout-filter --target wasm32-wasip1 --profile wasm
 
-BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm \
+BENCH = --module dist/optimizer.wasm --noop $(TARGET)/wasm32-wasip1/wasm/noop_filter.wasm --callout $(TARGET)/wasm32-wasip1/wasm/callout_filter.wasm \
   --load $(TARGET)/release/load --backend $(TARGET)/release/backend --ext-proc $(TARGET)/release/ext-proc \
   --wasi-host $(TARGET)/release/wasi-host --component dist/optimizer-component.wasm
 
@@ -199,9 +199,9 @@ bench: bench-programs $(VENV)/.complete ## The module beside bare Envoy, a no-op
 .PHONY: test-bench
 test-bench: build $(VENV)/.complete
 	$(CARGO) build $(LOCKED) -p benches -p wasi-host
-	$(CARGO) build $(LOCKED) -p noop-filter --target wasm32-wasip1 --profile wasm
+	$(CARGO) build $(LOCKED) -p noop-filter -p callout-filter --target wasm32-wasip1 --profile wasm
 	$(VENV)/bin/python $(BENCHES)/run.py $(subst /release/,/debug/,$(BENCH)) --rounds 1 --seconds 0.1 --sizes 2048 --connections 1 \
-	  --only noop,left_alone,request,both,hit,lua_request,lua_both,wasi_request,provider,optimizer
+	  --only noop,left_alone,request,both,hit,callout_request,callout_both,lua_request,lua_both,wasi_request,provider,optimizer
 
 .venv-litellm/.complete: $(BENCHES)/litellm/requirements.txt | check-python
 	rm -rf .venv-litellm
@@ -217,8 +217,8 @@ bench-peers: bench-programs $(VENV)/.complete .venv-litellm/.complete ## The sam
 lint: check-rust rust-targets deny ## Formatting, clippy with warnings denied, schema drift, dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt $(EXT_PROC_MANIFEST) --check
-	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --exclude optimizer-component --exclude noop-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
-	$(CARGO) clippy $(LOCKED) -p optimizer-filter -p noop-filter --target wasm32-wasip1 -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --exclude optimizer-filter --exclude optimizer-component --exclude noop-filter --exclude callout-filter --all-targets --features optimizer-core/schema,optimizer-core/strategies -- -D warnings
+	$(CARGO) clippy $(LOCKED) -p optimizer-filter -p noop-filter -p callout-filter --target wasm32-wasip1 -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p optimizer-component --target wasm32-wasip2 -- -D warnings
 	$(CARGO) test $(LOCKED) --quiet -p optimizer-core --features schema --test schema
 

@@ -34,8 +34,8 @@ STARTS_IN_A_ROUND = 3
 # A row's part of its seconds in a round: more where a target compares.
 JUDGED, NOT_JUDGED = 1.5, 0.5
 # In which order rows have their turns: what a target compares stands side by side.
-NEIGHBOURS = ["bare", "left_alone", "noop", "hit", "lua_request", "request", "ext_proc_request", "ext_proc_both",
-              "both", "lua_both", "wasi_request"]
+NEIGHBOURS = ["bare", "left_alone", "noop", "hit", "lua_request", "callout_request", "request",
+              "ext_proc_request", "ext_proc_both", "both", "callout_both", "lua_both", "wasi_request"]
 SERVICES = {"provider": "the provider itself", "optimizer": "the optimizer itself"}
 TITLES = {variant.name: variant.title for variant in VARIANTS} | SERVICES
 STREAM_TITLES = {variant.name: variant.title for variant in STREAMS}

@@ -25,6 +25,7 @@ class Built:
 
     module: Path
     noop: Path
+    callout: Path
     load: Path
     backend: Path
     ext_proc: Path
@@ -70,7 +71,7 @@ class Stage:
                 "--configuration", json.dumps(CONFIGURATIONS[hooks]),
             )
         places = Places(
-            self.built.module, self.built.noop, self.backend.optimizer, self.backend.provider,
+            self.built.module, self.built.noop, self.built.callout, self.backend.optimizer, self.backend.provider,
             {hooks: program.said["port"] for hooks, program in self.ext_procs.items()},
         )
         setup = Setup(None, log_level="warn", environment={"OPTIMIZER_LOG": ""})

@@ -43,6 +43,11 @@ VARIANTS = [
     Variant("both", "module, request and response hook", "both",
             callouts=BOTH, changes_request=True, changes_answer=True),
     Variant("hit", "module, cache hit", "hit", callouts=("/hit/v1/optimize",), reaches_provider=False),
+    Variant("callout_request", "bare Wasm, request (no JSON)", "callout_request",
+            callouts=("/raw/optimize",), changes_request=True),
+    Variant("callout_both", "bare Wasm, request and response (no JSON)", "callout_both",
+            callouts=("/raw/optimize", "/raw/optimize-response"),
+            changes_request=True, changes_answer=True),
     Variant("lua_request", "Lua, request (no JSON)", "lua_request",
             callouts=("/raw/optimize",), changes_request=True),
     Variant("lua_both", "Lua, request and response (no JSON)", "lua_both",
@@ -84,6 +89,7 @@ class Places:
 
     module: Path
     noop: Path
+    callout: Path
     optimizer: int
     provider: int
     # Ports of ext_proc servers, by the module's configuration.
@@ -105,7 +111,9 @@ def config(envoy: str, places: Places) -> dict[str, Any]:
     host["routes"] = host["routes"][-1:]
     kind, _, hooks = envoy.rpartition("_")
     if envoy == "noop":
-        manager["http_filters"].insert(0, _noop(places.noop))
+        manager["http_filters"].insert(0, _wasm("noop", places.noop))
+    elif kind == "callout":
+        manager["http_filters"].insert(0, _wasm("callout", places.callout, hooks))
     elif kind == "lua":
         manager["http_filters"].insert(0, _lua(hooks))
     elif kind == "ext_proc":
@@ -129,13 +137,14 @@ def _filter(name: str, kind: str, **more: Any) -> dict[str, Any]:
     }}
 
 
-def _noop(wasm: Path) -> dict[str, Any]:
-    return _filter("noop", "wasm.v3.Wasm", config={
-        "name": "noop",
+def _wasm(name: str, wasm: Path, configuration: str = "") -> dict[str, Any]:
+    return _filter(name, "wasm.v3.Wasm", config={
+        "name": name,
+        "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": configuration},
         "allow_on_headers_stop_iteration": True,
         "failure_policy": "FAIL_RELOAD",
         "vm_config": {
-            "vm_id": "noop",
+            "vm_id": name,
             "runtime": "envoy.wasm.runtime.v8",
             "code": {"local": {"filename": str(wasm)}},
         },
