@@ -59,6 +59,16 @@ def proxies(cells: Cells, titles: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
+def with_servers(cells: Cells, titles: dict[str, str]) -> str:
+    """What a call costs where there is no CPU to spare for an ext_proc server."""
+    columns = [(of, count) for of in cells.keys("bytes") for count in cells.keys("connections")]
+    rows = [
+        [titles[row], *(ratio(cells.beside(row, *column, "all_cpu_us")) for column in columns)]
+        for row in ("request", "ext_proc_request", "both", "ext_proc_both")
+    ]
+    return table(["CPU for each call, the server's too", *(f"{size(of)}, {count}" for of, count in columns)], rows)
+
+
 def streams(cells: Cells, titles: dict[str, str]) -> str:
     measures = {
         "first_event_p50_us": "first event, from the provider's sending",
@@ -128,6 +138,9 @@ Throughput is judged with 16 connections. "Bare Wasm" is what a Wasm filter of t
 The last two rows are the load generator on the services themselves, without Envoy: what is measured is not them.
 
 {proxies(cells, titles)}
+The ext_proc server's own CPU is not in these. With it:
+
+{with_servers(cells, titles)}
 ## Streams
 
 {streams(Cells(found["streams"]), stream_titles)}

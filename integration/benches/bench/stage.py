@@ -123,6 +123,7 @@ class Stage:
         used = {name: machine.cpu_seconds(pid) - used[name] for name, pid in processes.items()}
         self._check(variant, size, seen["calls"])
         found = {name: used / seen["calls"] * 1e6 for name, used in used.items()}
+        found["all_cpu_us"] = sum(found.values())
         found["busy"] = used["cpu_us"] / seen["seconds"]
         if variant.streams:
             return found | {f"{name}_p50_us": seen[name]["p50"]
