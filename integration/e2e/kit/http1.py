@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 
-from .message import Answer, Headers, Pieces, Raw, Seen, wait
+from .message import Answer, Headers, Pieces, Raw, Seen
 
 
 class Broken(Exception):
@@ -87,6 +87,14 @@ def read_request(reader: Reader, seen: Seen) -> None:
     finally:
         seen.body = bytes(body)
     seen.complete = True
+
+
+def wait(piece: float | threading.Semaphore) -> None:
+    """Takes a pause between two pieces of a body."""
+    if isinstance(piece, float):
+        time.sleep(piece)
+    elif not piece.acquire(timeout=10):
+        raise ConnectionError("what was sent has not arrived")
 
 
 def write_pieces(sock: socket.socket, pieces: Pieces, chunked: bool = False) -> None:

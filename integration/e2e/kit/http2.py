@@ -13,8 +13,8 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from .http1 import finish
-from .message import Answer, Headers, Raw, Seen, wait
+from .http1 import finish, wait
+from .message import Answer, Headers, Raw, Seen
 
 PREFACE = b"PRI * HTTP/2.0"
 

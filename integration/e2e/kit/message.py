@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
@@ -14,13 +13,6 @@ Pairs = list[tuple[str, str]]
 # its reader's, and says that what was sent before has arrived: a body that is held on the way
 # gets no further.
 Pieces = list[Union[bytes, float, threading.Semaphore]]
-
-
-def wait(piece: float | threading.Semaphore) -> None:
-    if isinstance(piece, float):
-        time.sleep(piece)
-    elif not piece.acquire(timeout=10):
-        raise ConnectionError("what was sent has not arrived")
 
 
 class Headers(list):
